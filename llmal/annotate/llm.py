@@ -1,0 +1,217 @@
+"""A language model behind an OpenAI-compatible endpoint, answering with option codes."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from llmal.annotate.stage import Annotator, Desk, Estimate
+from llmal.context import Context
+from llmal.errors import ModelError, UserError
+from llmal.lm.prices import PriceSpec, price_of
+from llmal.lm.probe import Abilities, abilities
+from llmal.lm.transport import Endpoint, Retries, Transport
+from llmal.lm.wire import Failure, Reply, Request, Token
+from llmal.prompts.codes import code_of, codes_for
+from llmal.prompts.file import PromptFile, load_prompt
+from llmal.prompts.frame import Frame, render
+from llmal.prompts.program import read_answer, signature
+from llmal.records import Annotation, Item, LabelSchema, Status, recipe
+from llmal.store.ledger import PICO, Facts, Ledger
+
+BYTES_A_TOKEN = 4.0
+"""UTF-8 bytes of English a token of common tokenizers covers, for estimates only (about 20 % either way)."""
+
+ANSWER_TOKENS = 14
+"""Tokens of a well-formed answer: two field markers and a code, for estimates only."""
+
+
+class Llm(Annotator):
+    """Asks a language model once an item, and reads a distribution off the answer's token where it can.
+
+    Confidence is the probability of the chosen option among all options, from the log-probabilities at the
+    code's token: spellings, blanks and case merged, the mass outside the options noted.
+    Source: option codes scored by their first token, as in Hendrycks et al. 2021 (MMLU).
+    """
+
+    model: str = Field(description="the model's name at the endpoint")
+    base_url: str = Field("https://api.openai.com/v1", description="OpenAI-compatible address, ending in /v1")
+    api_key_env: str | None = Field(None, description="name of the environment variable that holds the key")
+    prompt: str | None = Field(None, description="prompt file beside the pipeline file; llmal's own when absent")
+    price: PriceSpec | Literal["local"] | None = Field(
+        None, description="USD for a million tokens {input, output}, or `local`; the shipped table when absent"
+    )
+    max_tokens: int = Field(64, ge=8, description="most tokens of an answer; raise it for models that think aloud")
+    logprobs: bool = Field(True, description="ask for token log-probabilities where the endpoint has them")
+    in_flight: int = Field(16, ge=1, le=512, description="most calls open at once")
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0)
+    timeout_s: float = Field(60.0, gt=0, description="seconds for one call in all")
+    retries: Retries = Retries()
+    tolerate: float = Field(0.02, ge=0, le=1, description="share of calls that may fail before the run stops")
+
+    version: ClassVar[int] = 1  # of the parser: raise it and kept answers are read again, at no cost
+    not_in_recipe: ClassVar[frozenset[str]] = frozenset(
+        {"base_url", "api_key_env", "prompt", "price", "in_flight", "requests_per_minute", "tokens_per_minute"}
+        | {"timeout_s", "retries", "tolerate"}
+    )
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name(cls, value: str | None) -> str | None:
+        if value is not None and not value.replace("_", "A").isalnum():
+            raise ValueError("expected the name of an environment variable, such as OPENAI_API_KEY, not the key itself")
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _a_url(cls, value: str) -> str:
+        try:
+            Endpoint(base_url=value).check()
+        except UserError as error:
+            raise ValueError(error.message) from error
+        return value
+
+    def recipe_for(self, schema: LabelSchema, ctx: Context, vectors_recipe: str) -> str:
+        """Hash of parser, model, prompt and classes; where the endpoint is and how fast it goes is left out."""
+        return recipe("annotation", self.recipe(), schema.recipe(), self._prompt(ctx).recipe())
+
+    def annotate(self, items: list[Item], schema: LabelSchema, desk: Desk) -> Iterable[Annotation]:
+        """Ask about each item; every answer is committed with its cost before the next line runs."""
+        return asyncio.run(self._annotate(items, schema, desk))
+
+    def estimate(self, items: list[Item], schema: LabelSchema, ctx: Context) -> Estimate:
+        """Calls, tokens and dollars, from the rendered prompt and the items' bytes."""
+        frame = render(self._prompt(ctx), schema)
+        price = price_of(self.model, self.price, key="annotate.price")
+        empty = Item(0, "", "")
+        frame_bytes = sum(len(m["content"].encode()) for m in frame.messages(empty, b"x"))
+        tokens_in = int((frame_bytes * len(items) + sum(len(i.text.encode()) for i in items)) / BYTES_A_TOKEN)
+        tokens_out = ANSWER_TOKENS * len(items)
+        usd = None if price.local else price.of(tokens_in, tokens_out) / PICO
+        return Estimate(len(items), tokens_in, tokens_out, usd, "tokens estimated from bytes, about 20 % either way")
+
+    def endpoint(self) -> Endpoint:
+        """The endpoint with its key, read from the environment now and kept nowhere.
+
+        Raises:
+            ModelError: the variable is not set.
+        """
+        key = None
+        if self.api_key_env:
+            key = os.environ.get(self.api_key_env)
+            if not key:
+                raise ModelError(
+                    f"the environment variable {self.api_key_env} is not set",
+                    where="annotate.api_key_env",
+                    hint=f"export {self.api_key_env}=... and run again",
+                )
+        shared = ("base_url", "in_flight", "requests_per_minute", "tokens_per_minute", "timeout_s", "retries", "tolerate")
+        return Endpoint(key=key, key_name=self.api_key_env or "", **{name: getattr(self, name) for name in shared})
+
+    def _prompt(self, ctx: Context) -> PromptFile:
+        return load_prompt(ctx.path(self.prompt) if self.prompt else None)
+
+    async def _annotate(self, items: list[Item], schema: LabelSchema, desk: Desk) -> list[Annotation]:
+        price = price_of(self.model, self.price, key="annotate.price")
+        sign = signature(self._prompt(desk.ctx), schema, strict=False)
+        made: list[Annotation] = []
+
+        def record(request: Request, end: Reply | Failure) -> Facts:
+            made.append(annotation_of(request.item if request.item is not None else -1, end, sign, schema))
+            return desk.facts(made[-1])
+
+        ledger = Ledger(desk.store, desk.caps)
+        try:
+            async with Transport(self.endpoint(), ledger, price, seed=desk.ctx.seed) as transport:
+                able = await abilities(transport, desk.store, self.model)
+                requests = self._requests(items, schema, desk, able)
+                await transport.ask_all(requests, record, done=desk.advance, say=desk.ctx.progress.say)
+        finally:
+            ledger.close()
+        return made
+
+    def _requests(self, items: list[Item], schema: LabelSchema, desk: Desk, able: Abilities) -> Iterator[Request]:
+        frame: Frame = render(self._prompt(desk.ctx), schema)
+        options: dict[str, Any] = able.options(self.max_tokens, logprobs=self.logprobs and schema.kind == "single")
+        secret = desk.store.secret()
+        for item in items:
+            yield Request("annotate", self.model, frame.messages(item, secret), options, item.seq, frame.recipe)
+
+
+def annotation_of(item: int, end: Reply | Failure, sign: Any, schema: LabelSchema) -> Annotation:
+    """Read one model answer.
+
+    Args:
+        item: the item's `seq`.
+        end: what came back.
+        sign: DSPy signature with a plain-text answer field.
+        schema: the classes.
+    """
+    if isinstance(end, Failure):
+        return Annotation(item, "failed", detail=f"{end.reason}: {end.detail}".rstrip(": "))
+    stopped: dict[str, Status] = {"length": "length", "content_filter": "filtered"}
+    if end.refusal:
+        return Annotation(item, "refused", detail=end.refusal[:200], request=end.request)
+    if end.finish_reason in stopped:
+        return Annotation(item, stopped[end.finish_reason], detail=end.content[:200], request=end.request)
+    status, labels, code = read_answer(end.content, sign, schema)
+    if status != "ok" or code is None:
+        detail = "" if status in ("ok", "abstained") else end.content[:200]
+        return Annotation(item, status, labels, detail=detail, request=end.request)
+    probs, outside = distribution(end.tokens, end.content, code, schema)
+    if probs is None:
+        return Annotation(item, status, labels, request=end.request)
+    confidence = probs[schema.index()[labels[0]]]
+    return Annotation(
+        item, status, labels, tuple(probs), confidence, "logprobs", f"mass outside the options {outside:.4f}", end.request
+    )
+
+
+def distribution(
+    tokens: tuple[Token, ...] | None, content: str, code: str, schema: LabelSchema
+) -> tuple[list[float] | None, float]:
+    """Probabilities over the classes from the token that carries the answer's code, and the mass outside.
+
+    The mass of declining stays out of the classes, so the list sums to less than 1 where the model leaned to it.
+
+    Args:
+        tokens: the answer's tokens with candidates, or None.
+        content: the answer's text.
+        code: the code as it stands in the text.
+        schema: the classes.
+
+    Returns:
+        (C,) probabilities and the mass on no option; None where the code is not one token of its own.
+    """
+    codes = codes_for(schema)
+    token = _token_at(tokens or (), content.rfind(code) if code else -1)
+    if token is None or code_of(token.text, codes) is None:
+        return None, 0.0
+    mass = dict.fromkeys(codes.all(), 0.0)
+    outside = 0.0
+    for text, logprob in token.top.items():
+        option = code_of(text, codes)
+        if option is None:
+            outside += math.exp(logprob)
+        else:
+            mass[option] += math.exp(logprob)
+    total = sum(mass.values())
+    if not math.isfinite(total) or total <= 0:
+        return None, 0.0
+    return [mass[c] / total for c in codes.labels], outside
+
+
+def _token_at(tokens: tuple[Token, ...], place: int) -> Token | None:
+    """The token that covers a character of the answer's text."""
+    end = 0
+    for token in tokens:
+        end += len(token.text)
+        if place < end:
+            return token if place >= 0 else None
+    return None

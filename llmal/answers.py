@@ -1,0 +1,24 @@
+"""From probabilities to an answer: which labels are given, and how sure the answer is as a whole."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmal.records import Labels, LabelSchema
+
+MULTI_FROM = 0.5
+"""Probability from which a label of its own right (`kind: multi`) is given."""
+
+
+def best(probs: NDArray[np.floating], schema: LabelSchema) -> tuple[Labels, float]:
+    """The student's answer from one row of probabilities, and how sure it is of that whole answer.
+
+    Single: the likeliest class and its probability. Multi: every class from 0.5, and the lowest probability
+    with which any one of the C yes/no answers is meant.
+    """
+    if schema.kind == "single":
+        top = int(probs.argmax())
+        return (schema.names[top],), float(probs[top])
+    labels = tuple(n for n, p in zip(schema.names, probs, strict=True) if p >= MULTI_FROM)
+    return labels, float(np.maximum(probs, 1 - probs).min())

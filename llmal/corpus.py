@@ -1,0 +1,342 @@
+"""Reads a corpus from JSONL, CSV, Parquet or a data set's name; bad rows are set aside with their reason."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmal.errors import CorpusError
+from llmal.records import Labels, LabelSchema, recipe
+
+MAX_CELL_CHARS = 128 * 1024 * 1024
+"""Characters of one CSV cell; beyond this a file is more likely broken quoting than text."""
+
+BAD_ROWS_TOLERATED = 0.05
+"""Share of rows that may be unreadable before the whole file is refused: more points to a wrong format."""
+
+# Zero width, bidi controls, tag characters, invisible operators: what a reader cannot see but a model reads.
+HIDDEN = re.compile(
+    "[\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]"
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BLANKS = re.compile(r"\s+")
+
+
+class CorpusSpec(BaseModel):
+    """Where the texts are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(
+        description="JSONL, CSV, TSV or Parquet file beside the pipeline file, or hf://NAME[:SPLIT]"
+    )
+    text: str = Field("text", description="column with the text")
+    id: str | None = Field(
+        None, description="column with an id of your own; without it the row number serves"
+    )
+    gold: str | None = Field(
+        None, description="column with people's answers known beforehand; never trained on"
+    )
+    max_chars: int = Field(20_000, ge=100, description="longer texts are cut here, flagged and counted")
+
+    def recipe(self) -> str:
+        """Hash of everything but the bytes of the file."""
+        return recipe("corpus", self.model_dump())
+
+
+class Row(NamedTuple):
+    """One row of the corpus file.
+
+    Attributes:
+        position: 1-based line (JSONL, CSV) or row number, for messages.
+        id: the user's id, else the position as text.
+        text: repaired and cut text, or None when the row was set aside.
+        gold: the answer known beforehand, or None.
+        flags: what is odd about the text.
+        skipped: why the row was set aside, or empty.
+    """
+
+    position: int
+    id: str
+    text: str | None
+    gold: Labels | None = None
+    flags: tuple[str, ...] = ()
+    skipped: str = ""
+
+
+def text_key(text: str) -> str:
+    """Hash shared by texts that differ only in case, blanks or Unicode composition."""
+    normal = _BLANKS.sub(" ", unicodedata.normalize("NFC", text).casefold()).strip()
+    return hashlib.sha256(b"llmal:text:" + normal.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, 16 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def read(spec: CorpusSpec, path: Path, schema: LabelSchema) -> Iterator[Row]:
+    """Every row of the corpus in file order, good or set aside; never two rows with one id.
+
+    Args:
+        spec: columns and policies.
+        path: the file (ignored for `hf://` names).
+        schema: the labels; gold outside them is an error, for it is almost always a typing slip in one of the two.
+
+    Raises:
+        CorpusError: unreadable file, missing or mistyped column, one id for two texts, unknown gold label,
+            no usable row, or more than 5 % unreadable rows.
+    """
+    seen: dict[str, tuple[int, str]] = {}
+    total = bad = usable = 0
+    for position, record in _records(spec, path):
+        row = _row(spec, path, schema, position, record)
+        total += 1
+        bad += row.skipped.startswith("unreadable")
+        if row.text is not None:
+            row = _once(row, seen, path)
+        usable += row.text is not None
+        yield row
+    if bad > max(1, BAD_ROWS_TOLERATED * total):
+        raise CorpusError(
+            f"{bad} of {total} rows are unreadable",
+            where=path.name,
+            hint="Is it the format its name says (.jsonl, .csv, .tsv, .parquet), in UTF-8?",
+        )
+    if not usable:
+        raise CorpusError(
+            f"no usable text in {total} rows", where=path.name, hint="The file needs rows with text"
+        )
+
+
+def _once(row: Row, seen: dict[str, tuple[int, str]], path: Path) -> Row:
+    key = text_key(row.text or "")
+    first = seen.setdefault(row.id, (row.position, key))
+    if first[0] == row.position:
+        return row
+    if first[1] != key:
+        raise CorpusError(
+            f"id '{shown(row.id)}' stands for two texts, in rows {first[0]} and {row.position}",
+            where=f"{path.name}:{row.position}",
+            hint="Give each text an id of its own, or leave corpus.id out",
+        )
+    return row._replace(text=None, skipped=f"repeats row {first[0]}", id=f"{row.id}#{row.position}")
+
+
+def _row(
+    spec: CorpusSpec, path: Path, schema: LabelSchema, position: int, record: dict[str, Any] | str
+) -> Row:
+    if isinstance(record, str):
+        return Row(position, f"row {position}", None, skipped=f"unreadable: {record}")
+    if spec.text not in record:
+        raise CorpusError(
+            f"no column '{spec.text}'; the row has: {', '.join(map(shown, record))}",
+            where=f"{path.name}:{position}",
+            hint="Set corpus.text to the column with the text",
+        )
+    raw_id = record.get(spec.id) if spec.id else None
+    if spec.id and raw_id is None:
+        raise CorpusError(
+            f"no id in column '{spec.id}'", where=f"{path.name}:{position}", hint="Or leave corpus.id out"
+        )
+    row_id = repaired(str(raw_id))[0] if raw_id is not None else str(position)
+    value = record[spec.text]
+    if value is None or (isinstance(value, str) and not HIDDEN.sub("", value).strip()):
+        return Row(position, row_id, None, skipped="empty")
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        others = [name for name, other in record.items() if isinstance(other, str) and name != spec.id]
+        raise CorpusError(
+            f"column '{spec.text}' holds {kind}, not text",
+            where=f"{path.name}:{position}",
+            hint=f"Set corpus.text to a text column: {', '.join(map(shown, others)) or 'there is none'}",
+        )
+    text, flags = repaired(value)
+    if len(text) > spec.max_chars:
+        text, flags = text[: spec.max_chars], (*flags, "truncated")
+    gold = _gold(record.get(spec.gold), schema, f"{path.name}:{position}") if spec.gold else None
+    return Row(position, row_id, text, gold, flags)
+
+
+def repaired(text: str) -> tuple[str, tuple[str, ...]]:
+    """Text that every library downstream can hold, and flags saying what was odd.
+
+    Lone surrogates crash SQLite, Arrow and tokenizers alike, so they become U+FFFD; NUL goes too, because C
+    strings end there. Hidden characters stay, flagged: they are the author's, and a person should see them.
+    """
+    flags = []
+    if _SURROGATE.search(text):
+        text, flags = _SURROGATE.sub("\ufffd", text), ["broken characters"]
+    if "\0" in text:
+        text, flags = text.replace("\0", "\ufffd"), [*flags, "NUL"]
+    if HIDDEN.search(text):
+        flags.append("hidden characters")
+    return text, tuple(flags)
+
+
+def shown(value: str, *, limit: int = 80) -> str:
+    """Text from data made fit for one line of a message: no control or hidden characters, cut to `limit`."""
+    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def _gold(value: Any, schema: LabelSchema, where: str) -> Labels | None:
+    if value is None or value == "":
+        return None
+    names = _as_names(value, schema)
+    unknown = [name for name in names if name not in schema.index()]
+    if unknown:
+        raise CorpusError(
+            f"gold label '{shown(unknown[0])}' is not one of labels.names: {', '.join(schema.names)}",
+            where=where,
+            hint="Correct the row, or add the label",
+        )
+    return tuple(name for name in schema.names if name in names)
+
+
+def _as_names(value: Any, schema: LabelSchema) -> list[str]:
+    if schema.kind == "single":
+        return [str(value)]
+    if isinstance(value, str):  # a CSV cell: JSON list, or names with | between
+        value = json.loads(value) if value.startswith("[") else [part for part in value.split("|") if part]
+    return [str(name) for name in value]
+
+
+def _records(spec: CorpusSpec, path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    if spec.path.startswith("hf://"):
+        return _from_datasets(spec.path.removeprefix("hf://"))
+    if not path.is_file():
+        raise CorpusError(
+            "no such corpus file", where=str(spec.path), hint="corpus.path starts at the pipeline file"
+        )
+    return records(path)
+
+
+def records(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """(position, record) of every row of a table file; a row that cannot be read is its reason instead.
+
+    Raises:
+        CorpusError: the file's ending is not known, or its format is broken as a whole.
+    """
+    readers = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise CorpusError(
+            f"unknown kind of corpus '{path.suffix}'", where=path.name, hint=f"Known: {', '.join(readers)}"
+        )
+    return reader(path)
+
+
+def _encoding(path: Path) -> str:
+    """The encoding its byte-order mark names, else UTF-8."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    return "utf-8-sig" if head.startswith(b"\xef\xbb\xbf") else "utf-8"
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines by LF alone: `str.splitlines` would also split at U+2028 and U+0085, inside a text."""
+    encoding = _encoding(path)
+    if encoding == "utf-16":
+        with path.open(encoding=encoding, newline="\n") as text:
+            for position, line in enumerate(text, 1):
+                yield position, line.encode("utf-8", "surrogatepass")
+        return
+    with path.open("rb") as file:
+        for position, raw in enumerate(file, 1):
+            yield position, raw.removeprefix(b"\xef\xbb\xbf") if position == 1 else raw
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    for position, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line.decode())
+        except UnicodeDecodeError as error:
+            yield position, f"not UTF-8 at byte {error.start} of the line"
+        except (ValueError, RecursionError) as error:
+            yield position, f"not JSON ({type(error).__name__})"
+        else:
+            yield position, record if isinstance(record, dict) else "not a JSON object"
+
+
+def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    csv.field_size_limit(MAX_CELL_CHARS)
+    encoding = _encoding(path)
+    with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        try:
+            header = next(reader, None)
+            if header is None:
+                raise CorpusError(
+                    "the file is empty", where=path.name, hint="It needs a header line and rows"
+                )
+            start = reader.line_num + 1
+            for cells in reader:
+                position, start = start, reader.line_num + 1
+                if cells:
+                    yield position, _csv_record(header, cells)
+        except csv.Error as error:
+            where = f"{path.name}:{reader.line_num}"
+            raise CorpusError(f"not readable as CSV: {error}", where=where, hint="Check quotes") from error
+
+
+def _csv_record(header: list[str], cells: list[str]) -> dict[str, Any] | str:
+    if len(cells) != len(header):
+        return f"{len(cells)} cells under {len(header)} headings"
+    if any(_SURROGATE.search(cell) for cell in cells):  # bytes that are not UTF-8 arrive as surrogates
+        return "not UTF-8"
+    return dict(zip(header, cells, strict=True))
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise CorpusError("not readable as Parquet", where=path.name, hint=shown(str(error))) from error
+    position = 0
+    with file:
+        for batch in file.iter_batches(batch_size=4096):
+            for record in batch.to_pylist():
+                position += 1
+                yield position, record
+
+
+def _from_datasets(name: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    import datasets
+
+    name, _, split = name.partition(":")
+    try:
+        data = datasets.load_dataset(name, split=split or "train", streaming=True)
+    except Exception as error:  # the library raises anything from OSError to its own; all mean "cannot load"
+        raise CorpusError(
+            f"cannot load data set '{name}'", where="corpus.path", hint=shown(str(error))
+        ) from error
+    yield from enumerate(data, 1)
+
+
+def write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> int:
+    """Write rows as JSONL, whole or not at all; returns how many."""
+    part = path.with_name(path.name + ".part")
+    n = 0
+    with io.open(part, "w", encoding="utf-8", newline="\n") as file:
+        for n, row in enumerate(rows, 1):  # noqa: B007 - n is the count after the loop
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    part.replace(path)
+    return n

@@ -1,0 +1,1 @@
+"""embed: a vector for every text, computed once and kept in the run folder."""

@@ -1,0 +1,1 @@
+"""evaluate: what the labels and the student are worth, measured on the reserved sample."""

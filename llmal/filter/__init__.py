@@ -1,0 +1,1 @@
+"""filter: which annotations may teach the student."""

@@ -1,0 +1,401 @@
+"""The one door to a language model: rate limit, retries, deadline, budget and redaction around each call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import random
+import signal
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import aiohttp
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmal.errors import Interrupted, LlmalError, ModelError, UserError
+from llmal.lm.limits import Limiter
+from llmal.lm.prices import Price
+from llmal.lm.wire import Failure, Reply, Request, read_refusal, read_reply
+from llmal.records import batched
+from llmal.store import schema
+from llmal.store.ledger import Facts, Ledger, Reservation, Settled
+
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+"""Most bytes of one answer after decompression; a label and its log-probabilities need a few kilobytes."""
+
+TEMPLATE_TOKENS = 64
+"""Tokens a chat template may add beyond the messages' bytes (default system text, dates)."""
+
+TOKENS_A_MESSAGE = 8
+"""Tokens a chat template spends on the frame of one message."""
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+"""Exponential backoff with full jitter starts and ends here when the server names no time."""
+
+Record = Callable[[Request, Reply | Failure], Facts]
+"""Turns the end of a call into facts, committed in the same transaction as its cost."""
+
+
+class Retries(BaseModel):
+    """How often a call is sent again after each kind of failure; this is the only retry loop there is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate_limit: int = Field(6, ge=0, description="after HTTP 429")
+    server: int = Field(3, ge=0, description="after HTTP 5xx")
+    malformed: int = Field(1, ge=0, description="after a 200 that is no chat completion")
+    connect: int = Field(4, ge=0, description="after a connection that failed before anything was sent")
+    timeout: int = Field(1, ge=0, description="after a deadline or a connection lost half way")
+
+
+class Endpoint(BaseModel):
+    """Where and how calls are sent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_url: str
+    key: str | None = Field(None, repr=False, description="the secret itself; never stored, logged or shown")
+    key_name: str = ""
+    in_flight: int = 16
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    timeout_s: float = 60.0
+    retries: Retries = Retries()
+    tolerate: float = 0.02
+
+    def check(self) -> None:
+        """Refuse to send a key in clear over a network.
+
+        Raises:
+            UserError: a key, plain http, and a host that is not this machine.
+        """
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError("expected a URL such as https://host/v1", where="annotate.base_url")
+        if parts.username or parts.password:
+            raise UserError(
+                "a URL must not carry a password", where="annotate.base_url", hint="Use annotate.api_key_env"
+            )
+        if self.key and parts.scheme == "http" and not is_loopback(parts.hostname):
+            raise UserError(
+                "a key would cross the network in clear text", where="annotate.base_url", hint="Use https"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Transport:
+    """Sends requests to one endpoint, on the ledger's account.
+
+    Use as an async context manager. `ask` answers one request; `ask_all` many, with the window kept full.
+
+    Args:
+        endpoint: where, and how fast.
+        ledger: where every call is booked before it is sent.
+        price: of a token.
+        seed: of the jitter in waits.
+    """
+
+    def __init__(self, endpoint: Endpoint, ledger: Ledger, price: Price, *, seed: int = 0) -> None:
+        endpoint.check()
+        self.endpoint = endpoint
+        self.ledger = ledger
+        self.price = price
+        self.failed = 0
+        self.ended = 0
+        self._limiter = Limiter(
+            endpoint.in_flight,
+            requests_per_minute=endpoint.requests_per_minute,
+            tokens_per_minute=endpoint.tokens_per_minute,
+        )
+        self._jitter = random.Random(seed)
+        self._beyond_bytes = (
+            0  # tokens a server was seen to count above the bound, added to every later bound
+        )
+        self._session: aiohttp.ClientSession | None = None
+        self._url = endpoint.base_url.rstrip("/") + "/chat/completions"
+
+    async def __aenter__(self) -> Transport:
+        headers = {"Accept-Encoding": "identity", "User-Agent": "llmal"}
+        if self.endpoint.key:
+            headers["Authorization"] = f"Bearer {self.endpoint.key}"
+        local = is_loopback(urlsplit(self.endpoint.base_url).hostname or "")
+        self._session = aiohttp.ClientSession(
+            headers=headers,
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=self.endpoint.timeout_s),
+            trust_env=not local,  # a proxy for the internet has no business with this machine
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+        await asyncio.sleep(0)
+
+    async def ask(self, request: Request, record: Record) -> Reply | Failure:
+        """One request: from the ledger if it was ever answered, else sent, with retries as configured.
+
+        Args:
+            request: the question.
+            record: makes facts of the final reply or failure; committed together with the cost.
+
+        Returns:
+            The reply, or the failure that was left when the retries were used up.
+
+        Raises:
+            BudgetSpent: a call could pass a cap; nothing was sent.
+            ModelError: no later call could succeed either (key, credit, model name).
+        """
+        row = request.row()
+        kept = self.ledger.kept([row["hash"]])
+        if kept:
+            reply = read_reply(kept[row["hash"]], row["hash"])
+            await self.ledger.append(record(request, reply))
+            return reply
+        return await self._ask(request, row, record)
+
+    async def _ask(self, request: Request, row: dict[str, Any], record: Record) -> Reply | Failure:
+        left = self.endpoint.retries.model_dump()
+        ordinal = 0
+        while True:
+            ordinal += 1
+            await self._limiter.acquire(request.bytes_in() // 4 + request.max_tokens())
+            try:
+                end, again = await self._attempt(request, row, ordinal, record, left)
+            finally:
+                await self._limiter.release()
+            if not again:
+                self.ended += 1
+                self.failed += isinstance(end, Failure)
+                return end
+            if isinstance(end, Failure):
+                await asyncio.sleep(self._wait(end, ordinal))
+
+    async def _attempt(
+        self, request: Request, row: dict[str, Any], ordinal: int, record: Record, left: dict[str, int]
+    ) -> tuple[Reply | Failure, bool]:
+        """One call: reserve, send, settle; says how it ended and whether to try again."""
+        held = await self.ledger.reserve(row, ordinal, self._worst(request))
+        started = time.monotonic()
+        end = await self._send(request, row["hash"])
+        seconds = time.monotonic() - started
+        if isinstance(end, Reply):
+            self._limiter.answered()
+            facts = [(schema.response, [_response_row(held, end)]), *record(request, end)]
+            await self.ledger.settle(held, self._settled(request, held, end, seconds), facts)
+            return end, False
+        again = end.retry is not None and left[end.retry] > 0
+        if again and end.retry is not None:
+            left[end.retry] -= 1
+        facts = [] if again or end.fatal else record(request, end)
+        await self.ledger.settle(held, _settled_failure(held, end, seconds), facts)
+        if end.fatal:
+            raise ModelError(*_fatal_words(end, self.endpoint), where=self.endpoint.base_url)
+        if end.reason == "rate_limit":
+            self._limiter.limited(self._wait(end, ordinal))
+        return end, again
+
+    async def ask_all(
+        self,
+        requests: Iterable[Request],
+        record: Record,
+        *,
+        done: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Many requests, `in_flight` at a time, drawn from the iterable only as places get free.
+
+        The first stop signal lets open calls finish and be kept; the second ends at once.
+
+        Raises:
+            BudgetSpent, ModelError: as `ask`; calls in flight are finished and kept first.
+            Interrupted: the user asked to stop.
+        """
+        source = self._unanswered(requests, record, done)
+        turn = asyncio.Lock()  # an async generator serves one caller at a time
+        stop = _Stop()
+
+        async def work() -> None:
+            while stop.why is None:
+                async with turn:
+                    request, row = await anext(source, (None, {}))
+                if request is None or stop.why is not None:
+                    return
+                try:
+                    await self._ask(request, row, record)
+                    self._check_tolerance()
+                except LlmalError as error:
+                    stop.why = stop.why or error
+                    return
+                done()
+
+        workers = [asyncio.ensure_future(work()) for _ in range(self.endpoint.in_flight)]
+        with stop.on_signals(workers, say):
+            results = await asyncio.gather(*workers, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+                raise result
+        if stop.why is not None:
+            raise stop.why
+
+    async def _unanswered(
+        self, requests: Iterable[Request], record: Record, done: Callable[[], None]
+    ) -> AsyncIterator[tuple[Request, dict[str, Any]]]:
+        """Requests never answered before; for the others the kept answer is read again, at no cost."""
+        for batch in batched(requests, 500):
+            rows = [request.row() for request in batch]
+            kept = self.ledger.kept([row["hash"] for row in rows])
+            for request, row in zip(batch, rows, strict=True):
+                if row["hash"] not in kept:
+                    yield request, row
+                    continue
+                await self.ledger.append(record(request, read_reply(kept[row["hash"]], row["hash"])))
+                done()
+
+    def _check_tolerance(self) -> None:
+        if self.failed >= 5 and self.failed > self.endpoint.tolerate * max(self.ended, 50):
+            raise ModelError(
+                f"{self.failed} of {self.ended} calls failed, more than annotate.tolerate = {self.endpoint.tolerate:g}",
+                where=self.endpoint.base_url,
+                hint="`llmal status` counts the reasons; answered items are kept",
+            )
+
+    def _worst(self, request: Request) -> int:
+        tokens_in = (
+            request.bytes_in()
+            + TEMPLATE_TOKENS
+            + TOKENS_A_MESSAGE * len(request.messages)
+            + self._beyond_bytes
+        )
+        return self.price.of(tokens_in, request.max_tokens() * int(request.options.get("n", 1)))
+
+    def _settled(self, request: Request, held: Reservation, reply: Reply, seconds: float) -> Settled:
+        if reply.tokens_in is None or reply.tokens_out is None:  # no usage: the upper bound, marked as such
+            return Settled("ok", held.worst, False, seconds, 200, "no usage")
+        excess = (
+            reply.tokens_in - request.bytes_in() - TEMPLATE_TOKENS - TOKENS_A_MESSAGE * len(request.messages)
+        )
+        self._beyond_bytes = max(self._beyond_bytes, excess)
+        cost = self.price.of(reply.tokens_in, reply.tokens_out)
+        return Settled("ok", cost, True, seconds, 200, "", reply.tokens_in, reply.tokens_out)
+
+    def _wait(self, end: Failure, ordinal: int) -> float:
+        if end.wait_s is not None:
+            return min(end.wait_s, 300.0)
+        return self._jitter.uniform(0.5, 1.0) * min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (ordinal - 1))
+
+    async def _send(self, request: Request, request_hash: str) -> Reply | Failure:
+        assert self._session is not None
+        try:
+            async with self._session.post(self._url, json=request.body(), allow_redirects=False) as answer:
+                raw = self._redacted(await _read(answer))
+                if answer.status != 200:
+                    return read_refusal(answer.status, raw, answer.headers.get("Retry-After"))
+                return read_reply(raw, request_hash)
+        except aiohttp.ClientConnectorError as error:
+            words = f"cannot connect ({type(error).__name__})"
+            return Failure("unreachable", words, retry="connect", charged="unsent")
+        except TimeoutError:
+            words = f"no answer within {self.endpoint.timeout_s:g} s"
+            return Failure("timeout", words, retry="timeout", charged="unknown")
+        except (aiohttp.ClientError, zlib.error, _TooLarge, ConnectionError) as error:
+            return Failure("connection", type(error).__name__, retry="timeout", charged="unknown")
+
+    def _redacted(self, raw: bytes) -> str:
+        text = raw.decode("utf-8", "replace")
+        return text.replace(self.endpoint.key, "[key]") if self.endpoint.key else text
+
+
+class _TooLarge(Exception):
+    """An answer beyond `MAX_ANSWER_BYTES`."""
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    """The body, decompressed by us with a bound: a small gzip can hold gigabytes."""
+    raw = await answer.content.read(MAX_ANSWER_BYTES + 1)
+    while len(raw) <= MAX_ANSWER_BYTES and not answer.content.at_eof():
+        raw += await answer.content.read(MAX_ANSWER_BYTES + 1 - len(raw))
+    encoding = answer.headers.get("Content-Encoding", "identity").lower()
+    if encoding in ("gzip", "deflate"):
+        raw = zlib.decompressobj(wbits=47).decompress(
+            raw, MAX_ANSWER_BYTES + 1
+        )  # 47: gzip or zlib, by its header
+    if len(raw) > MAX_ANSWER_BYTES:
+        raise _TooLarge
+    return raw
+
+
+def _response_row(held: Reservation, reply: Reply) -> dict[str, Any]:
+    return {"request": reply.request, "attempt": held.attempt, "raw": reply.raw, "model": reply.model}
+
+
+def _settled_failure(held: Reservation, end: Failure, seconds: float) -> Settled:
+    status: dict[str, Literal["failed", "unknown", "unsent"]] = {
+        "no": "failed",
+        "unknown": "unknown",
+        "unsent": "unsent",
+    }
+    cost = held.worst if end.charged == "unknown" else 0
+    return Settled(status[end.charged], cost, end.charged != "unknown", seconds, end.http, end.reason)
+
+
+def _fatal_words(end: Failure, endpoint: Endpoint) -> tuple[str]:
+    key = endpoint.key_name or "(none; set annotate.api_key_env)"
+    words = {
+        "key_rejected": f"the key in {key} was rejected",
+        "no_credit": "no credit left at the provider",
+        "not_found": f"the endpoint does not know this model or address: {end.detail}",
+        "redirected": end.detail,
+    }
+    return (words.get(end.reason, end.detail),)
+
+
+class _Stop:
+    """Why work should stop, and the signals that say so."""
+
+    def __init__(self) -> None:
+        self.why: LlmalError | None = None
+
+    @contextlib.contextmanager
+    def on_signals(self, workers: list[asyncio.Future[None]], say: Callable[[str], None]) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+
+        def asked(number: int) -> None:
+            if isinstance(self.why, Interrupted):
+                for worker in workers:
+                    worker.cancel()
+                return
+            self.why = Interrupted(
+                "stopped on request; everything answered is kept", hint="Run again to go on"
+            )
+            self.why.exit_code = 128 + number
+            say(f"finishing {sum(not w.done() for w in workers)} open calls, again to stop now")
+
+        caught = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(
+                ValueError, RuntimeError, NotImplementedError
+            ):  # not the main thread, or no signals
+                loop.add_signal_handler(number, asked, number)
+                caught.append(number)
+        try:
+            yield
+        finally:
+            for number in caught:
+                loop.remove_signal_handler(number)
+

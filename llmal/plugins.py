@@ -1,0 +1,184 @@
+"""Plug-ins: a frozen pydantic model with one method, found by name, entry point or `module:Class`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from importlib.metadata import entry_points
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, WithJsonSchema
+
+from llmal.errors import MissingExtra, UnknownPlugin
+from llmal.records import recipe
+
+# Names users write -> where the class is; a class is imported only when its name is used.
+BUILTIN: dict[str, dict[str, str]] = {
+    "embed": {
+        "sentence": "llmal.embed.sentence:Sentence",
+        "hashing": "llmal.embed.hashing:Hashing",
+    },
+    "select": {
+        "uniform": "llmal.select.uniform:Uniform",
+        "kmeans": "llmal.select.kmeans:KMeans",
+        "typiclust": "llmal.select.typiclust:TypiClust",
+        "margin": "llmal.select.margin:Margin",
+    },
+    "annotate": {
+        "llm": "llmal.annotate.llm:Llm",
+        "zero-shot": "llmal.annotate.zero_shot:ZeroShot",
+        "recorded": "llmal.annotate.recorded:Recorded",
+    },
+    "filter": {"confidence": "llmal.filter.confidence:Confidence"},
+    "train": {
+        "linear": "llmal.train.linear:Linear",
+        "finetune": "llmal.train.finetune:Finetune",
+    },
+    "route": {"threshold": "llmal.route.threshold:Threshold"},
+    "export": {"transformers": "llmal.export.transformers:Transformers"},
+}
+
+
+class Plugin(BaseModel):
+    """Base of every plug-in: its fields are its options, so validation, schema and recipe are one definition.
+
+    Subclass the protocol of a stage (`llmal.select.stage.Selector`, ...), give the options as fields and
+    implement the one method. Set `version` and raise it when the same options start giving other results.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    group: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    # Options that change where or how fast work is done but never the result stay out of the recipe.
+    not_in_recipe: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """The name a user writes for this plug-in."""
+        return name_of(type(self))
+
+    def recipe(self) -> str:
+        """Hash of name, version and every option that can change the result."""
+        return recipe(
+            self.group, self.name, self.version, self.model_dump(mode="json", exclude=set(self.not_in_recipe))
+        )
+
+    def to_spec(self) -> str | dict[str, Any]:
+        """The shortest form a pipeline file can say this with."""
+        options = self.model_dump(mode="json", exclude_defaults=True)
+        return {"use": self.name, **options} if options else self.name
+
+
+def known(group: str) -> dict[str, str]:
+    """Every plug-in name of a stage and the `module:Class` behind it, built in or from entry points."""
+    found = dict(BUILTIN.get(group, {}))
+    for point in entry_points(group=f"llmal.{group}"):
+        found.setdefault(point.name, point.value)
+    return found
+
+
+def name_of(cls: type[Plugin]) -> str:
+    """The registered name of a plug-in class, else its `module:Class`."""
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    return next((name for name, target in known(cls.group).items() if target == path), path)
+
+
+def find(group: str, name: str) -> type[Plugin]:
+    """The plug-in class a user means by `name`.
+
+    Args:
+        group: the stage, such as `select`.
+        name: a registered name or `module:Class`.
+
+    Raises:
+        UnknownPlugin: nothing has that name, or the class is not a plug-in of that stage.
+    """
+    names = known(group)
+    target = names.get(name, name)
+    if ":" not in target:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "or write module:Class for a class of your own"
+        raise UnknownPlugin(
+            f"no {group} plug-in called '{name}'; known: {', '.join(sorted(names))}", hint=hint
+        )
+    module, _, attribute = target.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UnknownPlugin(f"cannot import {group} plug-in '{target}': {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, Plugin) and cls.group == group):
+        raise UnknownPlugin(
+            f"'{target}' is not a {group} plug-in", hint=f"Subclass the protocol in llmal.{group}.stage"
+        )
+    return cls
+
+
+def build(group: str, value: Any) -> Plugin:
+    """A plug-in from what stands in the file: a name, or a mapping with `use` and options.
+
+    Raises:
+        UnknownPlugin: see `find`.
+        ValueError: the value has neither form.
+        pydantic.ValidationError: an option is wrong.
+    """
+    if isinstance(value, Plugin):
+        if value.group != group:
+            raise ValueError(f"a {value.group} plug-in stands where a {group} plug-in is expected")
+        return value
+    if isinstance(value, str):
+        value = {"use": value}
+    if not isinstance(value, dict) or not isinstance(value.get("use"), str):
+        raise ValueError(f"expected a {group} plug-in: a name, or a mapping with 'use' and its options")
+    return find(group, value["use"]).model_validate({k: v for k, v in value.items() if k != "use"})
+
+
+def slot(group: str) -> Any:
+    """The annotation of a field that holds a plug-in of `group`.
+
+    Accepts a name, a mapping or an instance; nested errors keep their place; the JSON schema has one branch
+    a built-in plug-in.
+    """
+
+    def resolve(value: Any) -> Plugin:
+        try:
+            return build(group, value)
+        except ValidationError:
+            raise  # pydantic merges it under this field's place
+        except UnknownPlugin as error:
+            raise ValueError(str(error)) from error
+
+    return Annotated[
+        SerializeAsAny[Plugin], BeforeValidator(resolve), WithJsonSchema({"x-llmal-slot": group})
+    ]
+
+
+def slot_schema(group: str) -> dict[str, Any]:
+    """JSON schema of a slot: a bare name, or a mapping with `use` and that plug-in's options."""
+    branches: list[dict[str, Any]] = [{"type": "string", "examples": sorted(known(group))}]
+    for name in sorted(BUILTIN[group]):
+        options = find(group, name).model_json_schema()
+        options["properties"] = {"use": {"const": name}, **options.get("properties", {})}
+        options["required"] = ["use", *options.get("required", [])]
+        branches.append(options)
+    own = {"type": "object", "required": ["use"], "properties": {"use": {"type": "string", "pattern": ":"}}}
+    return {"anyOf": [*branches, own]}
+
+
+def need(package: str, *, extra: str, why: str) -> Any:
+    """Import an optional package, or say which pip line brings it.
+
+    Args:
+        package: module name.
+        extra: the extra of llmal that has it.
+        why: what it is needed for, as the end of "... is needed".
+
+    Raises:
+        MissingExtra: the package is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtra(
+            f"the package {package} is needed {why}", hint=f'Install it with: pip install "llmal[{extra}]"'
+        )
+    return importlib.import_module(package)

@@ -1,0 +1,109 @@
+"""Prompt files: front matter and text, and the state an optimiser compiled from them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llmal.errors import PromptError, SpecError
+from llmal.records import recipe
+from llmal.yamlfile import Document, read_yaml
+
+DEFAULT_PROMPT = Path(__file__).with_name("classify.md")
+"""Used when the pipeline file names no prompt; `llmal init` copies it beside the file for editing."""
+
+_FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*\r?\n", re.DOTALL | re.MULTILINE)
+
+
+class Demonstration(BaseModel):
+    """A worked example shown to the model before the item."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str
+    label: str | tuple[str, ...]
+
+
+class PromptFile(BaseModel):
+    """A prompt as its file says it.
+
+    Attributes:
+        inputs: field name -> description; exactly one field, which holds the item's text.
+        output: description of the answer.
+        demonstrations: worked examples, in order.
+        text: the instructions; `{labels}` stands for the codebook, which is put last when it is missing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inputs: dict[str, str] = Field(
+        default_factory=lambda: {"text": "the text to label"}, min_length=1, max_length=1
+    )
+    output: str = "the code of the label that fits"
+    demonstrations: tuple[Demonstration, ...] = ()
+    text: str = Field(min_length=1)
+
+    def recipe(self) -> str:
+        """Hash of all the model is shown besides labels and item."""
+        return recipe("prompt", self.model_dump())
+
+
+def load_prompt(path: Path | None = None) -> PromptFile:
+    """Read a prompt file, and the compiled state beside it (`NAME.compiled.json`) when there is one.
+
+    Raises:
+        PromptError: no such file, or front matter that is wrong, with file:line:column.
+    """
+    path = path or DEFAULT_PROMPT
+    try:
+        source = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise PromptError(
+            f"cannot read the prompt: {reason}", where=str(path), hint="annotate.prompt names it"
+        ) from error
+    match = _FRONT.match(source)
+    fields: dict[str, Any] = {}
+    body = source
+    if match:
+        try:
+            document = read_yaml(match[1], path.name, first_line=2)
+        except SpecError as error:
+            raise PromptError(str(error)) from error
+        fields, body = document.data or {}, source[match.end() :]
+    try:
+        prompt = PromptFile.model_validate({**fields, "text": body.strip()})
+    except (ValidationError, TypeError) as error:
+        raise PromptError(_first_problem(error, path, document if match else None)) from error
+    return _compiled(prompt, path.with_suffix(".compiled.json"))
+
+
+def _first_problem(error: ValidationError | TypeError, path: Path, document: Document | None) -> str:
+    if isinstance(error, TypeError):
+        return f"{path.name}:2:1: front matter must be a mapping such as `inputs: {{text: ...}}`"
+    first = error.errors()[0]
+    place = tuple(first["loc"])
+    where = document.where(place) if document else f"{path.name}:1:1"
+    known = ", ".join(name for name in PromptFile.model_fields if name != "text")
+    extra = f"; known: {known}" if first["type"] == "extra_forbidden" else ""
+    return f"{where}: {'.'.join(map(str, place))}: {first['msg']}{extra}"
+
+
+def _compiled(prompt: PromptFile, path: Path) -> PromptFile:
+    if not path.is_file():
+        return prompt
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        demos = tuple(
+            Demonstration(text=d["text"], label=d["label"]) for d in state.get("demonstrations", ())
+        )
+        text = state.get("text") or prompt.text
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PromptError(
+            "not a compiled prompt", where=str(path), hint="Delete it to use the prompt as written"
+        ) from error
+    return prompt.model_copy(update={"text": text, "demonstrations": demos or prompt.demonstrations})

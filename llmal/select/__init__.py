@@ -1,0 +1,1 @@
+"""select: which items to ask about next, before any label exists and after."""

@@ -1,0 +1,127 @@
+"""The select stage: the protocol of a query strategy, its pool, and the picks it leaves."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmal.context import Context
+from llmal.plugins import Plugin
+from llmal.records import Tally
+from llmal.store import schema as t
+from llmal.store.store import Store
+
+
+class Pool(NamedTuple):
+    """What a strategy may look at; it never holds gold labels.
+
+    Attributes:
+        vectors: (n, d) float32, unit rows, all items of the run.
+        unlabelled: (u,) rows that may be picked, ascending.
+        labelled: (l,) rows that already have a label.
+        probs: (n, C) the student's out-of-sample probabilities, or None before the first student.
+        n_classes: C.
+    """
+
+    vectors: NDArray[np.float32]
+    unlabelled: NDArray[np.int64]
+    labelled: NDArray[np.int64]
+    probs: NDArray[np.float32] | None
+    n_classes: int
+
+
+class Selection(NamedTuple):
+    """What a strategy picked, best first.
+
+    Attributes:
+        rows: (k,) rows of the pool, distinct, all unlabelled.
+        scores: (k,) higher means picked for a stronger reason; comparable within one call only.
+        reasons: k short phrases a person understands.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    reasons: list[str]
+
+
+class Selector(Plugin):
+    """A query strategy (acquisition function).
+
+    Contract (tested for every strategy): exactly min(k, u) distinct rows, all unlabelled; the same rng gives the
+    same picks; the pool is left as it was; k = 0 and an empty pool give nothing; duplicated and all-zero
+    vectors are no error; a score that is not finite is one that names the row.
+    """
+
+    group: ClassVar[str] = "select"
+    needs_probs: ClassVar[bool] = False
+
+    @abstractmethod
+    def select(self, pool: Pool, k: int, rng: np.random.Generator) -> Selection:
+        """Pick min(k, u) rows of the pool."""
+
+
+def run(
+    selector: Selector, store: Store, ctx: Context, *, round_no: int, size: int, probs: NDArray[np.float32] | None,
+    vectors: str, n_classes: int,
+) -> Tally:  # fmt: skip
+    """Fill up one round's picks.
+
+    Picks are history: once made they stay, whatever the file says later, because answers were paid for on
+    their account. A round that fell short (the pool was too small) is filled up when the corpus has grown.
+
+    Args:
+        selector: the strategy for this round.
+        store: of the run.
+        ctx: shared context.
+        round_no: 0-based.
+        size: picks the round should have.
+        probs: (n, C) of the current student, None in a cold start.
+        vectors: recipe of the vectors.
+        n_classes: C.
+
+    Returns:
+        Picks wanted and new; the note says when the pool was too small.
+    """
+    have = len(store.picks(round_no))
+    missing = size - have
+    if missing <= 0:
+        return Tally(size, 0)
+    taken = np.array(sorted({*store.picks(), *store.answers(), *store.audit()}), dtype=np.int64)
+    unlabelled = np.setdiff1d(np.array(store.active(), dtype=np.int64), taken)
+    if not len(unlabelled):
+        return Tally(size, 0, "no picks left")
+    pool = Pool(store.load(vectors), unlabelled, np.array(store.picks(), dtype=np.int64), probs, n_classes)
+    chosen = selector.select(pool, min(missing, len(unlabelled)), ctx.rng("select", round_no * 1_000_003 + have))
+    now = time.time()
+    recipe = selector.recipe()
+    new = store.add(
+        t.pick,
+        [
+            {"item": int(row), "round": round_no, "rank": have + rank, "by": selector.name, "score": float(score),
+             "reason": reason, "recipe": recipe, "at": now}
+            for rank, (row, score, reason) in enumerate(zip(chosen.rows, chosen.scores, chosen.reasons, strict=True))
+        ],
+    )  # fmt: skip
+    short = f"the pool held only {len(unlabelled)} of {missing} wanted" if len(unlabelled) < missing else ""
+    return Tally(size, new, short)
+
+
+def top(scores: NDArray[np.float64], rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """Positions of the k highest scores, best first, ties to the lowest row.
+
+    Args:
+        scores: (u,) one a row of the pool.
+        rows: (u,) the rows, ascending.
+        k: how many.
+
+    Raises:
+        ValueError: a score is not finite; the message names the row.
+    """
+    bad = ~np.isfinite(scores)
+    if bad.any():
+        raise ValueError(f"the score of row {rows[bad][0]} is not finite")
+    return np.lexsort((rows, -scores))[:k]

@@ -1,0 +1,1 @@
+"""Statistics that the reports rest on: intervals, agreement with gold, calibration."""

@@ -1,0 +1,93 @@
+"""The tables of a run, as SQLAlchemy Core sees them; `migrations.py` is what creates them."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Float, Integer, MetaData, Table, Text
+
+metadata = MetaData()
+
+
+def _table(name: str, key: str, /, **columns: type) -> Table:
+    keys = key.split()
+    kinds = {int: BigInteger, str: Text, float: Float}
+    return Table(
+        name,
+        metadata,
+        *(
+            Column(c, Integer if (keys == [c] and k is int) else kinds[k], primary_key=c in keys)
+            for c, k in columns.items()
+        ),
+    )
+
+
+meta = _table("meta", "name", name=str, value=str)
+
+# One line per distinct text; `seq` is its row in every array.
+item = _table("item", "seq", seq=int, key=str, text=str, flags=str)
+# One snapshot per state of the corpus file; rows are never edited, a changed file is a new snapshot.
+corpus = _table("corpus", "n", n=int, recipe=str, digest=str, at=float)
+row = _table("row", "corpus position", corpus=int, position=int, id=str, item=int, gold=str, skipped=str)
+array = _table("array", "recipe start", recipe=str, start=int, stop=int, file=str)
+
+audit = _table("audit", "item", item=int, at=float)
+pick = _table(
+    "pick", "item", item=int, round=int, rank=int, by=str, score=float, reason=str, recipe=str, at=float
+)
+annotation = _table(
+    "annotation",
+    "item recipe",
+    item=int,
+    recipe=str,
+    status=str,
+    labels=str,
+    probs=str,
+    confidence=float,
+    kind=str,
+    detail=str,
+    request=str,
+    at=float,
+)
+decision = _table("decision", "item recipe", item=int, recipe=str, verdict=str, score=float, reason=str)
+answer = _table(
+    "answer",
+    "n",
+    n=int,
+    item=int,
+    person=str,
+    labels=str,
+    note=str,
+    source=str,
+    line=int,
+    at=float,
+    seconds=float,
+)
+student = _table(
+    "student", "recipe", recipe=str, round=int, role=str, folder=str, n_items=int, note=str, at=float
+)
+route = _table(
+    "route", "item recipe", item=int, recipe=str, who=str, labels=str, confidence=float, reason=str
+)
+measure = _table(
+    "measure", "recipe name", recipe=str, name=str, value=float, low=float, high=float, n=int, measured_on=str
+)
+export = _table("export", "recipe", recipe=str, folder=str, at=float)
+
+# The ledger. An attempt without an outcome is a call whose fate nobody knows: it counts as spent.
+request = _table("request", "hash", hash=str, purpose=str, model=str, prompt=str, item=int, body=str)
+attempt = _table("attempt", "n", n=int, request=str, ordinal=int, worst=int, at=float)
+outcome = _table(
+    "outcome",
+    "attempt",
+    attempt=int,
+    status=str,
+    http=int,
+    reason=str,
+    cost=int,
+    exact=int,
+    tokens_in=int,
+    tokens_out=int,
+    at=float,
+    seconds=float,
+)
+response = _table("response", "request", request=str, attempt=int, raw=str, model=str)
+endpoint = _table("endpoint", "recipe", recipe=str, facts=str, at=float)

@@ -1,0 +1,176 @@
+"""The train stage: the protocol of a student, its training set, and the students and predictions it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from abc import abstractmethod
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmal.context import Context
+from llmal.plugins import Plugin
+from llmal.records import Item, Labels, LabelSchema, Tally, canonical, recipe
+from llmal.store import schema as t
+from llmal.store.store import Store
+
+BLOCK = 8192
+"""Items whose predictions are computed and written at once."""
+
+
+class Examples(NamedTuple):
+    """What a student learns from, or is asked about.
+
+    Attributes:
+        texts: n texts.
+        vectors: (n, d) float32 of the run's encoder, or None for a student that reads texts only.
+        targets: (n, C) float32 in [0, 1]; rows sum to 1 when single label. None when asked to predict.
+        weights: (n,) float32 >= 0; 0 is the same as leaving the row out. None when asked to predict.
+    """
+
+    texts: list[str]
+    vectors: NDArray[np.float32] | None
+    targets: NDArray[np.float32] | None = None
+    weights: NDArray[np.float32] | None = None
+
+
+class Model:
+    """A fitted student: the only thing it needs is the folder it was saved to."""
+
+    @abstractmethod
+    def predict_proba(self, examples: Examples) -> NDArray[np.float32]:
+        """(n, C) probabilities, columns in schema order; rows sum to 1 when single label."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write safetensors and JSON into an existing, empty folder; never a pickle."""
+
+
+class Student(Plugin):
+    """A small classifier that learns from the run's labels.
+
+    Contract (tested for every student): probabilities as in `Model.predict_proba`; a class without an example
+    gets probability 0 or near it, never an error; weight 0 equals leaving the row out; the same data and
+    rng give the same predictions; `load` of what `save` wrote predicts the same.
+    """
+
+    group: ClassVar[str] = "train"
+    uses_vectors: ClassVar[bool] = False
+
+    @abstractmethod
+    def fit(self, examples: Examples, schema: LabelSchema, rng: np.random.Generator, ctx: Context) -> Model:
+        """Learn from examples with targets and weights."""
+
+    @abstractmethod
+    def load(self, folder: Path, schema: LabelSchema) -> Model:
+        """A fitted student from the folder it was saved to."""
+
+
+class TrainingSet(NamedTuple):
+    """The labels a student may learn from: items ascending, their labels, and where each came from."""
+
+    items: list[int]
+    labels: list[Labels]
+    sources: list[str]
+
+    def recipe(self) -> str:
+        """Hash of items and labels, so that the same data is never trained on twice."""
+        body = canonical([self.items, self.labels]).encode()
+        return f"data-{hashlib.sha256(body).hexdigest()[:16]}"
+
+
+def training_set(store: Store, *, annotations: str, decisions: str) -> TrainingSet:
+    """Newest answers of people, else accepted annotations; audit items never, whoever labelled them."""
+    reserved = set(store.audit())
+    given = store.annotations(annotations)
+    found = {s: (given[s].labels, "llm") for s, d in store.decisions(decisions).items() if d.verdict == "accept"}
+    found |= {s: (labels, "human") for s, labels in store.answers().items()}
+    items = sorted(set(found) - reserved)
+    return TrainingSet(items, [found[s][0] for s in items], [found[s][1] for s in items])
+
+
+def can_learn(data: TrainingSet, schema: LabelSchema) -> bool:
+    """Whether there is anything to tell apart: two classes when single, one label given somewhere when multi."""
+    seen = {name for labels in data.labels for name in labels}
+    return len(seen) >= (2 if schema.kind == "single" else 1)
+
+
+def targets(labels: list[Labels], schema: LabelSchema) -> NDArray[np.float32]:
+    """(n, C) ones where a label is given, zeros elsewhere."""
+    index = schema.index()
+    out = np.zeros((len(labels), len(schema.labels)), np.float32)
+    for row, names in zip(out, labels, strict=True):
+        row[[index[name] for name in names]] = 1.0
+    return out
+
+
+def student_recipe(student: Student, data: TrainingSet, schema: LabelSchema, vectors: str, ctx: Context) -> str:
+    """Hash of all that determines a fitted student."""
+    used = vectors if student.uses_vectors else ""
+    return recipe("student", student.recipe(), data.recipe(), schema.recipe(), used, ctx.seed)
+
+
+def run(
+    student: Student, store: Store, ctx: Context, *, schema: LabelSchema, data: TrainingSet, vectors: str,
+    role: Literal["rounds", "final"], round_no: int,
+) -> Tally:  # fmt: skip
+    """Fit a student unless one was fitted on this very data, and predict every item it has not predicted.
+
+    Args:
+        student: the plug-in.
+        store: of the run.
+        ctx: shared context.
+        schema: the classes.
+        data: labels to learn from; `can_learn` must hold.
+        vectors: recipe of the items' vectors.
+        role: `rounds` while choosing, `final` to ship.
+        round_no: 0-based; for the record.
+
+    Returns:
+        1 wanted; 1 new when a student was fitted. Predictions stand under the student's recipe.
+    """
+    name = student_recipe(student, data, schema, vectors, ctx)
+    n, done = store.n_items(), store.covered(name)
+    kept = store.fact(t.student, name)
+    if kept is not None and done >= n:
+        return Tally(1, 0)
+    model = student.load(store.folder / kept.folder, schema) if kept is not None else None
+    if model is None:
+        model = student.fit(_examples(student, store, data, schema, vectors), schema, ctx.rng(f"train {role}"), ctx)
+        folder = _save(model, store.folder / "students" / name)
+        note = json.dumps({"use": student.to_spec(), "sources": {s: data.sources.count(s) for s in set(data.sources)}})
+        fact = {"recipe": name, "round": round_no, "role": role, "folder": str(folder.relative_to(store.folder)),
+                "n_items": len(data.items), "note": note, "at": time.time()}  # fmt: skip
+        store.add(t.student, [fact])
+    everything = store.load(vectors) if student.uses_vectors else None
+    with ctx.progress.task(f"predict with {student.name}", n - done) as advance:
+        for start in range(done, n, BLOCK):
+            stop = min(start + BLOCK, n)
+            part = None if everything is None else np.asarray(everything[start:stop])
+            texts = store.texts(start, stop) if everything is None else [""] * (stop - start)
+            store.put_block(name, start, model.predict_proba(Examples(texts, part)).astype(np.float32))
+            advance(stop - start)
+    return Tally(1, int(kept is None), f"{student.name} on {len(data.items)} items")
+
+
+def _examples(student: Student, store: Store, data: TrainingSet, schema: LabelSchema, vectors: str) -> Examples:
+    items: list[Item] = store.items(data.items)
+    rows = np.asarray(store.load(vectors)[data.items]) if student.uses_vectors else None
+    weights = np.ones(len(items), np.float32)
+    return Examples([item.text for item in items], rows, targets(data.labels, schema), weights)
+
+
+def _save(model: Model, folder: Path) -> Path:
+    """Whole or not at all: a half-written student is never loaded."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    model.save(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+    return folder
