@@ -5,7 +5,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, WithJsonSchema
@@ -69,6 +73,17 @@ class Plugin(BaseModel):
         """The shortest form a pipeline file can say this with."""
         options = self.model_dump(mode="json", exclude_defaults=True)
         return {"use": self.name, **options} if options else self.name
+
+
+@contextmanager
+def importable_from(folder: Path) -> Iterator[None]:
+    """Let `module:Class` name a module beside the pipeline file, for as long as the file is being read."""
+    place = str(folder.resolve())
+    sys.path.insert(0, place)
+    try:
+        yield
+    finally:
+        sys.path.remove(place)
 
 
 def known(group: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ class Predictor:
     Attributes:
         labels: the C label names, in the column order of `predict_proba`.
         kind: `single` or `multi`.
+        schema: names and descriptions of the classes.
         threshold: probability from which the run asked no person, or None.
     """
 
@@ -30,7 +31,7 @@ class Predictor:
         self.kind = about["kind"]
         self.labels: list[str] = [label["name"] for label in about["labels"]]
         self.threshold: float | None = about["threshold"]
-        self._schema = LabelSchema(about["kind"], tuple(Label(**label) for label in about["labels"]), False)
+        self.schema = LabelSchema(about["kind"], tuple(Label(**label) for label in about["labels"]), False)
         self._encoder: Any = None
         if about["student"] == "finetune":
             from llmal.train.finetune import TransformerModel
@@ -59,7 +60,7 @@ class Predictor:
         """The answer for each text: a label name, or when multi label a tuple of names, maybe empty."""
         from llmal.answers import best
 
-        answers = [best(row, self._schema)[0] for row in self.predict_proba(texts)]
+        answers = [best(row, self.schema)[0] for row in self.predict_proba(texts)]
         return [a[0] for a in answers] if self.kind == "single" else answers
 
 

@@ -20,8 +20,8 @@ Status = Literal["ok", "abstained", "unparsed", "off_list", "refused", "filtered
 
 Kind = Literal["single", "multi"]
 
-ConfidenceKind = Literal["logprobs", "stated", "similarity", "recorded", "none"]
-"""Where a raw confidence comes from; kinds are never mixed in one column."""
+ConfidenceKind = Literal["logprobs", "stated", "similarity", "recorded", "own", "none"]
+"""Where a raw confidence comes from (`own`: a plug-in's own scale); kinds are never mixed in one column."""
 
 LABEL_SOURCES = ("human", "llm", "student")
 

@@ -85,9 +85,9 @@ class Recipes(NamedTuple):
 
 def run(
     pipeline: Pipeline,
-    folder: Path,
+    folder: str | Path = "runs/notebook",
     *,
-    home: Path,
+    home: str | Path = ".",
     progress: Progress | None = None,
     until: str | None = None,
     rounds: int | None = None,
@@ -109,9 +109,11 @@ def run(
     """
     if until is not None and until not in STAGES:
         raise UserError(f"no stage called '{until}'; stages: {', '.join(STAGES)}", where="--until")
+    folder, home = Path(folder).resolve(), Path(home).resolve()
     with private_files():
         store = open_store(folder)
         try:
+            store.note("home", lambda: str(home))
             return _Line(pipeline, store, home, progress, until, retry_failed).run(rounds)
         finally:
             store.close()
@@ -139,7 +141,7 @@ class _Line:
     ) -> None:
         self.p = pipeline
         self.store = store
-        self.schema: LabelSchema = pipeline.schema_()
+        self.schema: LabelSchema = pipeline.label_schema()
         self.ctx = Context(store.folder, home=home, seed=pipeline.seed, progress=progress, encode=pipeline.embed.encode)
         self.until = until
         self.retry = retry
@@ -317,7 +319,7 @@ def ingest(pipeline: Pipeline, store: Store, ctx: Context) -> Tally:
     if store.has_corpus(name, digest) and (remote or digest):
         return Tally(store.n_items(), 0)
     before = store.n_items()
-    store.put_corpus(name, digest, read(spec, path, pipeline.schema_()), text_key)
+    store.put_corpus(name, digest, read(spec, path, pipeline.label_schema()), text_key)
     rows = store.rows()
     aside = sum(bool(r.skipped) for r in rows)
     active = len(store.active())
@@ -328,7 +330,7 @@ def ingest(pipeline: Pipeline, store: Store, ctx: Context) -> Tally:
 
 def recipes(pipeline: Pipeline, ctx: Context, store: Store | None = None) -> Recipes:
     """The recipes the file asks for; those from the student on need the store's facts."""
-    schema = pipeline.schema_()
+    schema = pipeline.label_schema()
     vectors = pipeline.embed.recipe()
     annotations = pipeline.annotate.recipe_for(schema, ctx, vectors)
     decisions = pipeline.filter.recipe_for(annotations)
@@ -426,7 +428,7 @@ def parcel(pipeline: Pipeline, store: Store, ctx: Context) -> Any:
         "measures": measures(store, names.measures),
     }
     threshold = getattr(pipeline.route, "at_least", None)
-    return Parcel(store.folder / kept.folder, final.name, pipeline.embed, pipeline.schema_(), threshold,
+    return Parcel(store.folder / kept.folder, final.name, pipeline.embed, pipeline.label_schema(), threshold,
                   getattr(final, "max_length", None), facts)  # fmt: skip
 
 

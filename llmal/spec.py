@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from llmal.corpus import CorpusSpec
-from llmal.errors import SpecError, UserError
-from llmal.plugins import find, slot, slot_schema
+from llmal.errors import SpecError
+from llmal.plugins import find, importable_from, slot, slot_schema
 from llmal.records import Kind, Label, LabelSchema
 from llmal.store.ledger import PICO, Caps
 from llmal.yamlfile import Document, read_yaml
@@ -74,7 +74,7 @@ class LabelsSpec(_Part):
             raise ValueError("one label leaves nothing to tell apart; name two or more, or set labels.other")
         return self
 
-    def schema_(self) -> LabelSchema:
+    def label_schema(self) -> LabelSchema:
         """The classes as records."""
         labels = [s if isinstance(s, Label) else Label(name=n, description=s) for n, s in self.names.items()]
         if self.other is not None:
@@ -154,8 +154,12 @@ class Pipeline(BaseModel):
     budget: BudgetSpec = BudgetSpec()
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> Pipeline:
+    def from_yaml(cls, path: str | Path, *, home: str | Path | None = None) -> Pipeline:
         """Read a pipeline file.
+
+        Args:
+            path: the file.
+            home: folder of `module:Class` plug-ins; the file's own when absent.
 
         Raises:
             SpecError: every problem in the file at once, each as file:line:column.
@@ -166,7 +170,8 @@ class Pipeline(BaseModel):
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
             raise SpecError([f"{path}: cannot read the pipeline file: {reason}"]) from error
-        return cls.from_document(read_yaml(text, path.name))
+        with importable_from(Path(home) if home is not None else path.parent):
+            return cls.from_document(read_yaml(text, path.name))
 
     @classmethod
     def from_document(cls, document: Document) -> Pipeline:
@@ -195,15 +200,9 @@ class Pipeline(BaseModel):
         assert isinstance(said, dict)
         return {"version": self.version, **said}
 
-    def schema_(self) -> LabelSchema:
+    def label_schema(self) -> LabelSchema:
         """The classes."""
-        return self.labels.schema_()
-
-    def run(self, folder: str | Path | None = None, *, home: str | Path = ".", **options: Any) -> Any:
-        """Run the pipeline from Python; see `llmal.runner.run`."""
-        from llmal.runner import run
-
-        return run(self, Path(folder) if folder is not None else Path("runs") / "notebook", home=Path(home), **options)
+        return self.labels.label_schema()
 
 
 def _plain(value: Any) -> Any:
@@ -308,18 +307,3 @@ def _names_schema(definitions: dict[str, Any]) -> dict[str, Any]:
     label.pop("required", None)
     named = {"type": "object", "additionalProperties": {"anyOf": [{"type": ["string", "null"]}, label]}}
     return {"anyOf": [{"type": "array", "items": {"type": "string"}}, named]}
-
-
-def load_pipeline(path: Path) -> Pipeline:
-    """A pipeline file, or a run's frozen copy of one.
-
-    Raises:
-        SpecError: see `Pipeline.from_yaml`.
-        UserError: a folder that is no run.
-    """
-    if path.is_dir():
-        frozen = path / "pipeline.yaml"
-        if not frozen.is_file():
-            raise UserError("no run here", where=str(path), hint="Name the folder that `llmal run` printed")
-        path = frozen
-    return Pipeline.from_yaml(path)

@@ -30,6 +30,12 @@ BYTES_A_TOKEN = 4.0
 ANSWER_TOKENS = 14
 """Tokens of a well-formed answer: two field markers and a code, for estimates only."""
 
+FIELD = "[[ ## answer ## ]]"
+"""What stands before the answer, as DSPy's chat adapter asks for it."""
+
+ROUNDING = 1e-3
+"""How far above 0 a server's rounding may lift a log-probability."""
+
 
 class Llm(Annotator):
     """Asks a language model once an item, and reads a distribution off the answer's token where it can.
@@ -190,8 +196,10 @@ def distribution(
         (C,) probabilities and the mass on no option; None where the code is not one token of its own.
     """
     codes = codes_for(schema)
-    token = _token_at(tokens or (), content.rfind(code) if code else -1)
-    if token is None or code_of(token.text, codes) is None:
+    token = _token_at(tokens or (), content, code)
+    if token is None or code_of(token.text, codes) != code_of(code, codes):
+        return None, 0.0
+    if not all(logprob <= ROUNDING for logprob in token.top.values()):  # not what was promised, or NaN
         return None, 0.0
     mass = dict.fromkeys(codes.all(), 0.0)
     outside = 0.0
@@ -207,11 +215,19 @@ def distribution(
     return [mass[c] / total for c in codes.labels], outside
 
 
-def _token_at(tokens: tuple[Token, ...], place: int) -> Token | None:
-    """The token that covers a character of the answer's text."""
-    end = 0
+def _token_at(tokens: tuple[Token, ...], content: str, code: str) -> Token | None:
+    """The token that covers the code in the answer's field; None where tokens and text do not tally.
+
+    A server may count tokens that are not in the text, before it (thoughts) or after it (a stop token).
+    """
+    start = "".join(token.text for token in tokens).rfind(content)
+    field = content.find(FIELD)
+    place = content.find(code, field + len(FIELD) if field >= 0 else 0)
+    if start < 0 or place < 0 or not code:
+        return None
+    end = -start
     for token in tokens:
         end += len(token.text)
         if place < end:
-            return token if place >= 0 else None
+            return token
     return None

@@ -41,14 +41,19 @@ class Limiter:
         self._changed = asyncio.Condition()
 
     async def acquire(self, tokens: int) -> None:
-        """Wait for a place in the window, for the end of a pause, and for room in every bucket."""
+        """Wait for a place in the window, for room in every bucket, and for the end of a pause."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._open < max(1, int(self.window)))
             self._open += 1
-        while (pause := self._paused_until - time.monotonic()) > 0:
-            await asyncio.sleep(pause)
-        for bucket, unit in self._buckets:
-            await bucket.take(1 if unit == "request" else tokens)
+        try:
+            for bucket, unit in self._buckets:
+                await bucket.take(1 if unit == "request" else tokens)
+            # Last, so that a pause also holds those who were waiting for a bucket when it began.
+            while (pause := self._paused_until - time.monotonic()) > 0:
+                await asyncio.sleep(pause)
+        except BaseException:
+            await self.release()
+            raise
 
     async def release(self) -> None:
         """Give the place back."""

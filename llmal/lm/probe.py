@@ -6,10 +6,8 @@ import json
 import time
 from typing import Any, NamedTuple
 
-import aiohttp
-
 from llmal.errors import ModelError
-from llmal.lm.transport import Endpoint, Transport
+from llmal.lm.transport import Transport
 from llmal.lm.wire import Failure, Reply, Request
 from llmal.records import recipe
 from llmal.store import schema as t
@@ -67,20 +65,20 @@ async def abilities(transport: Transport, store: Store, model: str) -> Abilities
         options = found.options(PROBE_TOKENS, logprobs=True)
         end = await transport.ask(Request("probe", model, _QUESTION, options), lambda _request, _end: [])
         if isinstance(end, Reply):
-            found = found._replace(model=end.model, top_logprobs=_candidates(end))
+            found = found._replace(model=end.model, top_logprobs=found.top_logprobs if _has_candidates(end) else 0)
             break
         narrower = _without(found, end)
         if narrower is None:
             words = "cannot connect; is the server running?" if end.reason == "unreachable" else end.detail
             raise ModelError(f"{words or end.reason}", where=transport.endpoint.base_url)
         found = narrower
-    found = found._replace(max_model_len=await _model_len(transport.endpoint, model))
+    found = found._replace(max_model_len=await _model_len(transport, model))
     store.add(t.endpoint, [{"recipe": name, "facts": json.dumps(found._asdict()), "at": time.time()}])
     return found
 
 
-def _candidates(reply: Reply) -> int:
-    return max((len(token.top) for token in reply.tokens or ()), default=0)
+def _has_candidates(reply: Reply) -> bool:
+    return any(token.top for token in reply.tokens or ())
 
 
 def _without(tried: Abilities, end: Failure) -> Abilities | None:
@@ -97,16 +95,10 @@ def _without(tried: Abilities, end: Failure) -> Abilities | None:
     return None
 
 
-async def _model_len(endpoint: Endpoint, model: str) -> int | None:
+async def _model_len(transport: Transport, model: str) -> int | None:
     """The context length `/models` gives, where it does (vLLM); no error when it does not."""
-    headers = {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
-    timeout = aiohttp.ClientTimeout(total=min(10.0, endpoint.timeout_s))
     try:
-        async with (
-            aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
-            session.get(endpoint.base_url.rstrip("/") + "/models", allow_redirects=False) as answer,
-        ):
-            listed = json.loads(await answer.content.read(1_000_000))["data"]
+        listed = json.loads(await transport.look("/models") or "")["data"]
         return next((int(m["max_model_len"]) for m in listed if m.get("id") == model and m.get("max_model_len")), None)
-    except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import json
 import random
 import signal
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import aiohttp
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmal.errors import Interrupted, LlmalError, ModelError, UserError
+from llmal.errors import Interrupted, ModelError, UserError
 from llmal.lm.limits import Limiter
 from llmal.lm.prices import Price
 from llmal.lm.wire import Failure, Reply, Request, read_refusal, read_reply
@@ -35,6 +37,12 @@ TOKENS_A_MESSAGE = 8
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 """Exponential backoff with full jitter starts and ends here when the server names no time."""
+
+SECRET_LENGTH = 8
+"""Shorter keys (`EMPTY`, `none`) are no secret, and taking them out of an answer could spoil it."""
+
+LOOK_S = 10.0
+"""Seconds for a free question about the endpoint itself."""
 
 Record = Callable[[Request, Reply | Failure], Facts]
 """Turns the end of a call into facts, committed in the same transaction as its cost."""
@@ -125,6 +133,7 @@ class Transport:
             0  # tokens a server was seen to count above the bound, added to every later bound
         )
         self._session: aiohttp.ClientSession | None = None
+        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._url = endpoint.base_url.rstrip("/") + "/chat/completions"
 
     async def __aenter__(self) -> Transport:
@@ -162,26 +171,40 @@ class Transport:
             ModelError: no later call could succeed either (key, credit, model name).
         """
         row = request.row()
-        kept = self.ledger.kept([row["hash"]])
-        if kept:
-            reply = read_reply(kept[row["hash"]], row["hash"])
-            await self.ledger.append(record(request, reply))
-            return reply
-        return await self._ask(request, row, record)
+        async with self._asking.setdefault(row["hash"], asyncio.Lock()):  # asked twice at once: one call
+            kept = self.ledger.kept([row["hash"]])
+            if kept:
+                reply = read_reply(kept[row["hash"]], row["hash"])
+                await self.ledger.append(record(request, reply))
+                return reply
+            return await self._ask(request, row, record, _Stop())
 
-    async def _ask(self, request: Request, row: dict[str, Any], record: Record) -> Reply | Failure:
+    async def look(self, path: str) -> str | None:
+        """The body of a free GET below the endpoint's address; None when it gives none."""
+        assert self._session is not None
+        timeout = aiohttp.ClientTimeout(total=min(LOOK_S, self.endpoint.timeout_s))
+        url = self.endpoint.base_url.rstrip("/") + path
+        try:
+            async with self._session.get(url, timeout=timeout, allow_redirects=False) as answer:
+                return self._redacted(await _read(answer)) if answer.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, zlib.error, _TooLarge, ConnectionError):
+            return None
+
+    async def _ask(self, request: Request, row: dict[str, Any], record: Record, stop: _Stop) -> Reply | Failure:
+        if request.max_tokens() < 1:
+            raise ValueError("a request without max_tokens: no budget could hold")
         left = self.endpoint.retries.model_dump()
         ordinal = 0
         while True:
             ordinal += 1
             await self._limiter.acquire(request.bytes_in() // 4 + request.max_tokens())
             try:
+                if stop.why is not None:  # nothing is sent, or sent again, once the run is to end
+                    raise stop.why
                 end, again = await self._attempt(request, row, ordinal, record, left)
             finally:
                 await self._limiter.release()
             if not again:
-                self.ended += 1
-                self.failed += isinstance(end, Failure)
                 return end
             if isinstance(end, Failure):
                 await asyncio.sleep(self._wait(end, ordinal))
@@ -191,13 +214,27 @@ class Transport:
     ) -> tuple[Reply | Failure, bool]:
         """One call: reserve, send, settle; says how it ended and whether to try again."""
         held = await self.ledger.reserve(row, ordinal, self._worst(request))
+        try:
+            return await self._sent(request, row["hash"], held, ordinal, record, left)
+        finally:
+            self.ledger.let_go(held)
+
+    async def _sent(
+        self, request: Request, name: str, held: Reservation, ordinal: int, record: Record, left: dict[str, int]
+    ) -> tuple[Reply | Failure, bool]:
         started = time.monotonic()
-        end = await self._send(request, row["hash"])
+        end = await self._send(request, name)
         seconds = time.monotonic() - started
         if isinstance(end, Reply):
             self._limiter.answered()
-            facts = [(schema.response, [_response_row(held, end)]), *record(request, end)]
-            await self.ledger.settle(held, self._settled(request, held, end, seconds), facts)
+            answer: Facts = [(schema.response, [_response_row(held, end)])]
+            settled = self._settled(request, held, end, seconds)
+            try:
+                learnt = record(request, end)
+            except Exception:  # the reader failed, not the call: what was paid for is kept all the same
+                await self.ledger.settle(held, settled, answer)
+                raise
+            await self.ledger.settle(held, settled, answer + learnt)
             return end, False
         again = end.retry is not None and left[end.retry] > 0
         if again and end.retry is not None:
@@ -233,13 +270,13 @@ class Transport:
         async def work() -> None:
             while stop.why is None:
                 async with turn:
-                    request, row = await anext(source, (None, {}))
-                if request is None or stop.why is not None:
+                    drawn = await anext(source, None)
+                if drawn is None or stop.why is not None:
                     return
+                request, row = drawn
                 try:
-                    await self._ask(request, row, record)
-                    self._check_tolerance()
-                except LlmalError as error:
+                    self._tolerate(await self._ask(request, row, record, stop))
+                except Exception as error:  # whatever it is, no further call may be paid for
                     stop.why = stop.why or error
                     return
                 done()
@@ -267,7 +304,9 @@ class Transport:
                 await self.ledger.append(record(request, read_reply(kept[row["hash"]], row["hash"])))
                 done()
 
-    def _check_tolerance(self) -> None:
+    def _tolerate(self, end: Reply | Failure) -> None:
+        self.ended += 1
+        self.failed += isinstance(end, Failure)
         if self.failed >= 5 and self.failed > self.endpoint.tolerate * max(self.ended, 50):
             raise ModelError(
                 f"{self.failed} of {self.ended} calls failed, more than annotate.tolerate = {self.endpoint.tolerate:g}",
@@ -297,7 +336,7 @@ class Transport:
     def _wait(self, end: Failure, ordinal: int) -> float:
         if end.wait_s is not None:
             return min(end.wait_s, 300.0)
-        return self._jitter.uniform(0.5, 1.0) * min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (ordinal - 1))
+        return self._jitter.uniform(0.5, 1.0) * min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (ordinal - 1))
 
     async def _send(self, request: Request, request_hash: str) -> Reply | Failure:
         assert self._session is not None
@@ -317,8 +356,11 @@ class Transport:
             return Failure("connection", type(error).__name__, retry="timeout", charged="unknown")
 
     def _redacted(self, raw: bytes) -> str:
-        text = raw.decode("utf-8", "replace")
-        return text.replace(self.endpoint.key, "[key]") if self.endpoint.key else text
+        text, key = raw.decode("utf-8", "replace"), self.endpoint.key or ""
+        if len(key) >= SECRET_LENGTH:
+            for spelled in (key, json.dumps(key)[1:-1], key.replace("/", "\\/")):
+                text = text.replace(spelled, "[key]")
+        return text
 
 
 class _TooLarge(Exception):
@@ -369,10 +411,10 @@ class _Stop:
     """Why work should stop, and the signals that say so."""
 
     def __init__(self) -> None:
-        self.why: LlmalError | None = None
+        self.why: Exception | None = None
 
     @contextlib.contextmanager
-    def on_signals(self, workers: list[asyncio.Future[None]], say: Callable[[str], None]) -> Iterator[None]:
+    def on_signals(self, workers: Sequence[asyncio.Future[None]], say: Callable[[str], None]) -> Iterator[None]:
         loop = asyncio.get_running_loop()
 
         def asked(number: int) -> None:

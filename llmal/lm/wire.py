@@ -115,23 +115,32 @@ def read_reply(raw: str, request: str) -> Reply | Failure:
         content = message.get("content")
         usage = body.get("usage") or {}
         tokens = _tokens(choice.get("logprobs"))
-        counts = [usage.get(k) for k in ("prompt_tokens", "completion_tokens")]
-        tokens_in, tokens_out = (c if isinstance(c, int) and c >= 0 else None for c in counts)
+        tokens_in, tokens_out = (_count(usage.get(k)) for k in ("prompt_tokens", "completion_tokens"))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return broken._replace(detail=_start(raw) or "empty body")
     if content is not None and not isinstance(content, str):
         return broken._replace(detail="content is not text")
     return Reply(
-        content or "",
+        _text(content),
         str(choice.get("finish_reason") or ""),
-        message.get("refusal") or None,
+        _text(message.get("refusal")) or None,
         tokens,
-        str(body.get("model") or ""),
+        _text(body.get("model")),
         tokens_in,
         tokens_out,
         request,
         raw,
     )
+
+
+def _text(value: Any) -> str:
+    """Text that any file can hold: half a surrogate pair, which JSON can spell, becomes a question mark."""
+    return str(value or "").encode("utf-8", "replace").decode()
+
+
+def _count(tokens: Any) -> int | None:
+    """Tokens as the server counts them; None for what is no count, or one that no call can reach."""
+    return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and 0 <= tokens < 2**31 else None
 
 
 def _tokens(logprobs: Any) -> tuple[Token, ...] | None:
@@ -153,6 +162,8 @@ def read_refusal(status: int, raw: str, retry_after: str | None) -> Failure:
         "context": Failure("context_length", words, status),
         "rate": Failure("rate_limit", words, status, retry="rate_limit", wait_s=_seconds(retry_after)),
         "server": Failure("server", words, status, retry="server", wait_s=_seconds(retry_after)),
+        # A gateway lost the answer: the model behind it may have made one, and charged for it.
+        "gateway": Failure("server", words, status, retry="server", wait_s=_seconds(retry_after), charged="unknown"),
         "redirect": Failure(
             "redirected", "the endpoint redirects elsewhere; the key is not sent there", status, fatal=True
         ),
@@ -173,6 +184,8 @@ def _meaning(status: int, words: str) -> str:  # noqa: C901 - a table in the sha
         return "redirect"
     if status in (408, 409, 425, 429):
         return "rate"
+    if status in (502, 504, 524):
+        return "gateway"
     if status >= 500:
         return "server"
     if "context_length" in words or "maximum context" in words or "max_model_len" in words:

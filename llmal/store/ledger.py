@@ -84,6 +84,8 @@ class Ledger:
         totals = bill(store)
         self._spent = totals.cost  # settled, plus the worst case of calls in flight or of unknown fate
         self._calls = totals.calls
+        self._open: set[int] = set()  # attempts in flight: they hold their worst case, and mostly cost less
+        self._freed = asyncio.Event()
         self._next = 1 + int(store.read(sa.select(sa.func.coalesce(sa.func.max(t.attempt.c.n), 0)))[0][0])
         self._journal = _Journal(store)
 
@@ -102,26 +104,41 @@ class Ledger:
         Raises:
             BudgetSpent: the call could pass a cap.
         """
-        if self.caps.calls is not None and self._calls + 1 > self.caps.calls:
-            raise BudgetSpent(
-                f"{self._calls} of {self.caps.calls} calls are made",
-                where="budget.calls",
-                hint="Raise it and run again",
-            )
-        if self.caps.cost is not None and self._spent + worst > self.caps.cost:
-            left = (self.caps.cost - self._spent) / PICO
-            raise BudgetSpent(
-                f"the next call could cost ${worst / PICO:.6f} and ${left:.6f} of ${self.caps.cost / PICO:.2f} is left",
-                where="budget.usd",
-                hint="Raise it and run again",
-            )
+        while (refusal := self._refusal(worst)) is not None:
+            if not self._open:
+                raise refusal
+            self._freed.clear()
+            await self._freed.wait()
         # Booked before the first await: no other call can pass this one between check and commit.
         self._spent += worst
         self._calls += 1
         n, self._next = self._next, self._next + 1
+        held = Reservation(n, worst)
+        self._open.add(n)
         row = {"n": n, "request": request["hash"], "ordinal": ordinal, "worst": worst, "at": time.time()}
-        await self._journal.append([(t.request, [dict(request)]), (t.attempt, [row])])
-        return Reservation(n, worst)
+        try:
+            await self._journal.append([(t.request, [dict(request)]), (t.attempt, [row])])
+        except BaseException:
+            self.let_go(held)
+            raise
+        return held
+
+    def let_go(self, held: Reservation) -> None:
+        """The call is over, settled or not: whoever waits for room looks again. Unsettled, it stays spent."""
+        self._open.discard(held.attempt)
+        self._freed.set()
+
+    def _refusal(self, worst: int) -> BudgetSpent | None:
+        caps = self.caps
+        if caps.calls is not None and self._calls + 1 > caps.calls:
+            words, where = f"{self._calls} of {caps.calls} calls are made", "budget.calls"
+        elif caps.cost is not None and self._spent + worst > caps.cost:
+            left = (caps.cost - self._spent) / PICO
+            words = f"the next call could cost ${worst / PICO:.6f} and ${left:.6f} of ${caps.cost / PICO:.2f} is left"
+            where = "budget.usd"
+        else:
+            return None
+        return BudgetSpent(words, where=where, hint="Raise it and run again")
 
     async def settle(self, held: Reservation, end: Settled, facts: Facts) -> None:
         """Commit how a call ended, with everything learnt from it, in one transaction."""

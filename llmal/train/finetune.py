@@ -34,9 +34,9 @@ class Finetune(Student):
     """
 
     model: str = Field(weights.DEFAULT_ENCODER, description="hub name or folder of an encoder")
-    epochs: int = Field(6, ge=1, description="passes over the data, more where that is fewer than 150 steps")
+    epochs: int = Field(4, ge=1, description="passes over the data, more where that is fewer than 150 steps")
     batch_size: int = Field(16, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(5e-5, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of steps over which the rate rises")
     smoothing: float = Field(0.05, ge=0, lt=1, description="label smoothing: share of each target spread over all classes")

@@ -1,0 +1,246 @@
+"""The verbs: each parses its arguments, calls one function, and prints; results to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmal.errors import Interrupted, LlmalError
+
+if TYPE_CHECKING:
+    from llmal.context import Progress
+
+app = typer.Typer(
+    name="llmal",
+    help="From a corpus of unlabelled text to a labelled corpus, a small classifier and numbers that are true.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,  # texts from corpora pass through help and errors; none of it is markup
+    pretty_exceptions_enable=False,
+)
+
+File = Annotated[Path, typer.Argument(help="Pipeline file (YAML).")]
+Run = Annotated[Path, typer.Argument(help="Run folder, as `llmal run` printed it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Folder = Annotated[Path | None, typer.Option("--run", help="Run folder; runs/NAME beside you when absent.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    if debug:
+        os.environ["LLMAL_DEBUG"] = "1"
+
+
+@app.command()
+def init(
+    corpus: Annotated[Path, typer.Argument(help="Your corpus: JSONL, CSV, TSV or Parquet.")],
+    labels: Annotated[str, typer.Option("--labels", "-l", help="Label names, with commas between.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")] = Path("pipeline.yaml"),
+    as_json: Json = False,
+) -> None:
+    """Write a pipeline file for a corpus, and a prompt beside it to edit."""
+    from llmal.setup import write_pipeline
+
+    made = write_pipeline(corpus, [name.strip() for name in labels.split(",")], out)
+    _show(made, as_json, lambda: f"wrote {made['pipeline']} and {made['prompt']}; next: llmal plan {made['pipeline']}")
+
+
+@app.command()
+def check(file: File, as_json: Json = False) -> None:
+    """Check a pipeline file: every problem at once, with line and column; nothing is run or paid."""
+    from llmal.setup import check_pipeline
+
+    found = check_pipeline(file)
+    _show(found, as_json, lambda: f"{file}: fine; {len(found['labels'])} labels, prompt and corpus are there")
+
+
+@app.command()
+def plan(file: File, run: Folder = None, as_json: Json = False) -> None:
+    """Say what a run would take: items, calls, tokens, money, time, people. Nothing is paid."""
+    from llmal import report, setup
+
+    found = setup.plan(file, _run_folder(file, run))
+    _show(found, as_json, lambda: report.plan_text(found))
+
+
+@app.command()
+def run(
+    file: File,
+    run: Folder = None,
+    until: Annotated[str | None, typer.Option("--until", help="Stop after this stage.")] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="At most this many rounds now.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again about items whose calls failed.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run a pipeline, or go on where it stopped. Nothing paid for is paid for twice."""
+    from llmal import report
+    from llmal.runner import run as run_line
+    from llmal.spec import Pipeline
+
+    pipeline = Pipeline.from_yaml(file)
+    folder = _run_folder(file, run)
+    home = file.parent.resolve()
+    progress = _progress(quiet)
+    outcome = run_line(
+        pipeline, folder, home=home, progress=progress, until=until, rounds=rounds, retry_failed=retry_failed
+    )
+    _show(outcome.as_json(), as_json, lambda: report.outcome_text(outcome))
+
+
+@app.command()
+def status(run: Run, as_json: Json = False) -> None:
+    """Show where a run stands; also while it goes on."""
+    from llmal import report
+
+    outcome = report.state_of(run)
+    _show(outcome.as_json(), as_json, lambda: report.outcome_text(outcome))
+
+
+@app.command()
+def explain(run: Run, item: Annotated[str, typer.Argument(help="An id of your corpus.")], as_json: Json = False) -> None:
+    """Show one item's whole way: why it was picked, what was answered, what was decided."""
+    from llmal import report
+
+    found = report.explain(run, item)
+    _show(found, as_json, lambda: report.explain_text(found))
+
+
+@app.command()
+def review(
+    run: Run,
+    out: Annotated[Path | None, typer.Option("--out", help="Write what waits for people to this .jsonl or .csv.")] = None,
+    into: Annotated[Path | None, typer.Option("--in", help="Take people's answers from this table.")] = None,
+    person: Annotated[str, typer.Option("--person", help="Who answered, where the table does not say.")] = "someone",
+    spreadsheet: Annotated[bool, typer.Option("--for-spreadsheet", help="CSV whose cells no spreadsheet runs.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Hand items out to people as a table, and take their answers back."""
+    from llmal import report
+
+    found = report.review(run, out=out, into=into, person=person, spreadsheet=spreadsheet)
+    _show(found, as_json, lambda: report.review_text(found))
+
+
+@app.command(name="report")
+def report_(run: Run, as_json: Json = False) -> None:
+    """Say what labels and student are worth, with intervals, and what to do next."""
+    from llmal import report
+
+    found = report.full(run)
+    _show(found, as_json, lambda: report.full_text(found))
+
+
+@app.command()
+def export(run: Run, out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")], as_json: Json = False) -> None:
+    """Write the run's classifier to a folder of your choice."""
+    from llmal import report
+
+    found = report.export(run, out)
+    _show(found, as_json, lambda: f"wrote {found['export']}; load it with llmal.load or transformers.pipeline")
+
+
+@app.command()
+def predict(
+    folder: Annotated[Path, typer.Argument(help="Exported folder.")],
+    file: Annotated[Path, typer.Argument(help="Texts: JSONL, CSV, TSV or Parquet.")],
+    text: Annotated[str, typer.Option("--text", help="Column with the text.")] = "text",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSONL to write; stdout when absent.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Label a file with an exported classifier."""
+    from llmal.bulk import predict_file
+
+    if as_json and out is None:
+        raise typer.BadParameter("with --json, name a file with --out")
+    done = predict_file(folder, file, text=text, out=out, progress=_progress(quiet))
+    if out is not None:
+        _show(done, as_json, lambda: f"wrote {done['rows']} rows to {done['out']} ({done['skipped']} without a text)")
+
+
+@app.command(name="list")
+def list_(as_json: Json = False) -> None:
+    """List the plug-ins of every stage, those of other packages included."""
+    from llmal.setup import plugins
+
+    found = plugins()
+    lines = [f"{stage:9} {name:12} {about}" for stage, names in found.items() for name, about in names.items()]
+    _show(found, as_json, lambda: "\n".join(lines))
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; stdout when absent.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the JSON schema of pipeline files, for editors."""
+    from llmal.spec import json_schema
+
+    text = json.dumps(json_schema(), indent=1) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        out.write_text(text, encoding="utf-8")
+        _show({"schema": str(out)}, as_json, lambda: f"wrote {out}")
+
+
+@app.command()
+def doctor(
+    run: Annotated[Path | None, typer.Argument(help="Run folder to look at too.")] = None, as_json: Json = False
+) -> None:
+    """Look for what commonly breaks: packages, weights, disk, and a run's store."""
+    from llmal.setup import doctor as look
+
+    found = look(run)
+    marks = {"ok": "ok  ", "warn": "look", "bad": "BAD "}
+    _show(found, as_json, lambda: "\n".join(f"{marks[f['state']]} {f['about']}: {f['words']}" for f in found["checks"]))
+    if any(f["state"] == "bad" for f in found["checks"]):
+        raise typer.Exit(1)
+
+
+def _run_folder(file: Path, given: Path | None) -> Path:
+    return (given or Path("runs") / file.stem).resolve()
+
+
+def _progress(quiet: bool) -> Progress:
+    from llmal.context import Silent, progress_for_terminal
+
+    return Silent() if quiet else progress_for_terminal()
+
+
+def _show(found: Any, as_json: bool, text: Callable[[], str]) -> None:
+    sys.stdout.write((json.dumps(found, indent=1, ensure_ascii=False) if as_json else text()) + "\n")
+
+
+def main() -> None:
+    """Entry point: one line for an error, the traceback only with --debug, exit codes from `llmal.errors`."""
+    try:
+        app(standalone_mode=True)
+    except LlmalError as error:
+        if os.environ.get("LLMAL_DEBUG"):
+            raise
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{Interrupted('stopped on request; everything committed is kept')}\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nobody to tell
+        sys.exit(0)
+    except Exception as error:
+        if os.environ.get("LLMAL_DEBUG"):
+            raise
+        sys.stderr.write(f"unexpected {type(error).__name__}: {str(error)[:300]}. Run with --debug to see where\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+"""What a run tells people: its state, one item's way, what waits for them, and what its numbers say."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from llmal.context import Context
+from llmal.corpus import shown
+from llmal.errors import UserError
+from llmal.runner import Outcome, outcome, parcel, private_files, recipes
+from llmal.spec import Pipeline
+from llmal.store import schema as t
+from llmal.store.store import Store, open_store
+
+
+@contextmanager
+def opened(run: Path, *, write: bool = False) -> Iterator[tuple[Pipeline, Store, Context]]:
+    """A run folder with its frozen pipeline, whose relative paths start where the run's own file lay."""
+    store = open_store(run, write=write)
+    try:
+        home = _home(store)
+        pipeline = Pipeline.from_yaml(run / "pipeline.yaml", home=home)
+        yield pipeline, store, Context(run, home=home, seed=pipeline.seed)
+    finally:
+        store.close()
+
+
+def _home(store: Store) -> Path:
+    found = store.read(sa.select(t.meta.c.value).where(t.meta.c.name == "home"))
+    return Path(found[0][0]) if found else Path.cwd()
+
+
+def state_of(run: Path) -> Outcome:
+    """The state of a run, read without taking its lock."""
+    with opened(run) as (pipeline, store, ctx):
+        return outcome(pipeline, store, ctx)
+
+
+def explain(run: Path, row_id: str) -> dict[str, Any]:
+    """Every fact about one row of the corpus, in the order they were made.
+
+    Raises:
+        UserError: no row has that id.
+    """
+    with opened(run) as (pipeline, store, ctx):
+        row = store.read(
+            sa.select(t.row).where(t.row.c.corpus == store.newest_corpus(), t.row.c.id == row_id).limit(1)
+        )
+        if not row:
+            raise UserError(f"no row with the id '{shown(row_id)}'", where=str(run), hint="Use the id of your corpus")
+        if row[0].item is None:
+            return {"id": row_id, "position": row[0].position, "skipped": row[0].skipped}
+        seq = int(row[0].item)
+        names = recipes(pipeline, ctx, store)
+        item = store.items([seq])[0]
+        found: dict[str, Any] = {"id": row_id, "position": row[0].position, "text": item.text, "flags": item.flags}
+        found["audit"] = bool(store.count(t.audit, t.audit.c.item == seq))
+        found["gold"] = json.loads(row[0].gold) if row[0].gold else None
+        found["pick"] = _one(store, sa.select(t.pick).where(t.pick.c.item == seq))
+        current = {names.annotations: "current"}
+        c = t.annotation.c
+        annotations = store.read(sa.select(t.annotation).where(c.item == seq).order_by(c.at))
+        found["annotations"] = [{**_plain(a), "recipe": current.get(a.recipe, a.recipe)} for a in annotations]
+        found["calls"] = _calls(store, seq)
+        d = t.decision.c
+        found["decision"] = _one(store, sa.select(t.decision).where(d.item == seq, d.recipe == names.decisions))
+        found["answers"] = [_plain(a) for a in store.read(sa.select(t.answer).where(t.answer.c.item == seq))]
+        r = t.route.c
+        found["route"] = _one(store, sa.select(t.route).where(r.item == seq, r.recipe == names.route))
+        return found
+
+
+def _calls(store: Store, seq: int) -> list[dict[str, Any]]:
+    a, o = t.attempt.c, t.outcome.c
+    joined = t.attempt.join(t.request, t.request.c.hash == a.request).outerjoin(t.outcome, o.attempt == a.n)
+    columns = (a.n, a.request, a.ordinal, o.status, o.reason, o.tokens_in, o.tokens_out, o.cost)
+    found = store.read(sa.select(*columns).select_from(joined).where(t.request.c.item == seq).order_by(a.n))
+    return [dict(zip(("n", "request", "attempt", "status", "reason", "tokens_in", "tokens_out", "picodollars"), row, strict=True))
+            for row in found]  # fmt: skip
+
+
+def _one(store: Store, query: Any) -> dict[str, Any] | None:
+    found = store.read(query)
+    return _plain(found[0]) if found else None
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    out = dict(row._mapping)
+    for name in ("labels", "probs"):
+        if out.get(name):
+            out[name] = json.loads(out[name])
+    return {k: v for k, v in out.items() if k not in ("item",)}
+
+
+def explain_text(found: dict[str, Any]) -> str:
+    """The same for a person."""
+    if "skipped" in found:
+        return f"{found['id']} (row {found['position']}) was set aside: {found['skipped']}"
+    lines = [f"{shown(found['id'])} (row {found['position']}): {shown(found['text'], limit=200)}"]
+    if found["flags"]:
+        lines.append(f"  flags     {', '.join(found['flags'])}")
+    if found["audit"]:
+        lines.append("  audit     reserved for measuring; never trained on")
+    if p := found["pick"]:
+        lines.append(f"  picked    round {p['round'] + 1}, place {p['rank'] + 1}, by {p['by']}: {p['reason']}")
+    for a in found["annotations"]:
+        label = ", ".join(a["labels"]) or "-"
+        sure = "" if a["confidence"] is None else f", {a['kind']} confidence {a['confidence']:.3f}"
+        lines.append(f"  annotated {a['status']}: {label}{sure}{' (' + shown(a['detail']) + ')' if a['detail'] else ''}")
+    if found["calls"]:
+        lines.append(f"  calls     {len(found['calls'])}: {', '.join(c['status'] or 'unknown fate' for c in found['calls'])}")
+    if d := found["decision"]:
+        lines.append(f"  filter    {d['verdict']}: {d['reason']}")
+    lines += [f"  answered  {', '.join(a['labels'])} by {shown(a['person'])}" for a in found["answers"]]
+    if r := found["route"]:
+        lines.append(f"  label     {', '.join(r['labels']) or '-'} by {r['who']}: {r['reason']}")
+    return "\n".join(lines)
+
+
+def review(run: Path, *, out: Path | None, into: Path | None, person: str, spreadsheet: bool) -> dict[str, Any]:
+    """Hand out what waits, take answers back, or both (back first).
+
+    Raises:
+        UserError: neither was asked for.
+        ReviewError: a table cannot be read or written.
+    """
+    from llmal.review import table
+    from llmal.review.stage import waiting
+
+    if out is None and into is None:
+        raise UserError("say --out FILE to hand items out, or --in FILE to take answers back", where="review")
+    found: dict[str, Any] = {}
+    with opened(run, write=into is not None) as (pipeline, store, ctx):
+        if into is not None:
+            with private_files():
+                taken = table.take_back(store, into, pipeline.label_schema(), person=person)
+            found["taken"] = taken._asdict()
+        if out is not None:
+            names = recipes(pipeline, ctx, store)
+            route = names.route
+            if not store.count(t.route, t.route.c.recipe == route):
+                route = _newest_route(store)
+            queue = waiting(store, route=route or None, people=pipeline.budget.people)
+            found |= {"handed_out": table.hand_out(store, queue, out, spreadsheet=spreadsheet), "file": str(out)}
+    return found
+
+
+def _newest_route(store: Store) -> str:
+    """The routes made last: answers that just arrived change the recipe before the next run makes new ones."""
+    found = store.read(sa.select(t.route.c.recipe).order_by(sa.literal_column("rowid").desc()).limit(1))
+    return str(found[0][0]) if found else ""
+
+
+def review_text(found: dict[str, Any]) -> str:
+    """The same for a person."""
+    lines = []
+    if taken := found.get("taken"):
+        lines.append(f"took {taken['new']} new answers ({taken['known']} known already, {taken['open']} rows open)")
+        lines += [f"set aside: {reason}" for reason in taken["aside"]]
+    if "handed_out" in found:
+        lines.append(f"wrote {found['handed_out']} items to {found['file']}; fill in `answer`, then llmal review RUN --in FILE")
+    return "\n".join(lines)
+
+
+def full(run: Path) -> dict[str, Any]:
+    """Everything `run --json` says, how rounds went, why annotations were not accepted, and what to do next."""
+    with opened(run) as (pipeline, store, ctx):
+        done = outcome(pipeline, store, ctx)
+        names = recipes(pipeline, ctx, store)
+        found = done.as_json()
+        found["pipeline"] = pipeline.to_spec()
+        found["rounds"] = _rounds(store, names.annotations, names.decisions)
+        statuses = [a.status for a in store.annotations(names.annotations).values()]
+        found["annotations"] = {s: statuses.count(s) for s in sorted(set(statuses))}
+        held: dict[str, int] = {}
+        for d in store.decisions(names.decisions).values():
+            if d.verdict != "accept":
+                words = "confidence below filter.at_least" if d.score is not None else d.reason
+                held[words] = held.get(words, 0) + 1
+        found["not_accepted"] = held
+        found["failures"] = _failures(store)
+        found["next"] = _next(done, found, pipeline)
+        return found
+
+
+def _rounds(store: Store, annotations: str, decisions: str) -> list[dict[str, Any]]:
+    given, decided = store.annotations(annotations), store.decisions(decisions)
+    out = []
+    for n, by, count in store.read(
+        sa.select(t.pick.c.round, t.pick.c.by, sa.func.count()).group_by(t.pick.c.round, t.pick.c.by).order_by(t.pick.c.round)
+    ):
+        items = store.picks(n)
+        accepted = sum(s in decided and decided[s].verdict == "accept" for s in items)
+        out.append({"round": n + 1, "by": by, "picked": count, "answered": sum(s in given for s in items), "accepted": accepted})
+    return out
+
+
+def _failures(store: Store) -> dict[str, int]:
+    o = t.outcome.c
+    return {r: n for r, n in store.read(sa.select(o.reason, sa.func.count()).where(o.status != "ok").group_by(o.reason))}
+
+
+def _next(done: Outcome, found: dict[str, Any], pipeline: Pipeline) -> list[str]:
+    """What would help most, most valuable first."""
+    said = []
+    if not done.measures and pipeline.audit.size:
+        said.append("Nothing is measured yet: answer the audit items (`llmal review RUN --out audit.csv`).")
+    if done.waiting:
+        said.append(f"{done.waiting} items wait for people: `llmal review RUN --out todo.csv`, fill in, `--in todo.csv`.")
+    accuracy = done.measures.get("student.accuracy")
+    if accuracy and accuracy["high"] - accuracy["low"] > 0.1:
+        wider = int(accuracy["n"] * ((accuracy["high"] - accuracy["low"]) / 0.1) ** 2)
+        said.append(f"The accuracy's interval is wide; about {wider} audit items would narrow it to 10 points.")
+    if done.stopped.startswith("the budget"):
+        said.append("The budget ended the rounds; raise it to ask more.")
+    failed = found["annotations"].get("failed", 0)
+    if failed:
+        said.append(f"{failed} items' calls failed for good: `llmal run FILE --retry-failed` asks them again.")
+    return said
+
+
+def export(run: Path, out: Path) -> dict[str, Any]:
+    """Write the final student to a folder.
+
+    Raises:
+        UserError: there is no final student yet, or the folder holds something else.
+    """
+    from llmal.export.stage import write
+
+    if out.exists() and not (out / "llmal.json").is_file() and any(out.iterdir()):
+        raise UserError("this folder holds something else", where=str(out), hint="Name an empty or a new one")
+    with opened(run) as (pipeline, store, ctx):
+        write(pipeline.export, parcel(pipeline, store, ctx), out.resolve())
+    return {"export": str(out)}
+
+
+def full_text(found: dict[str, Any]) -> str:
+    """The report for a person: labels, measures, rounds, what to do next."""
+    lines = ["Labels", f"  items {found['items']}, rows {found['rows']}, set aside {sum(found['skipped'].values())}"]
+    lines += [f"  {source:8} {n}" for source, n in found["labels"]["source"].items() if n]
+    lines += ["", "Measured on the audit sample (95 % intervals)"]
+    if found["measures"]:
+        for name, m in found["measures"].items():
+            if m["value"] is not None:
+                lines.append(f"  {name:34} {m['value']:.3f}  [{m['low']:.3f}, {m['high']:.3f}]  n = {m['n']}")
+    else:
+        lines.append("  nothing yet")
+    lines += ["", "Rounds"]
+    lines += [f"  {r['round']}: {r['picked']} picked by {r['by']}, {r['answered']} answered, {r['accepted']} accepted"
+              for r in found["rounds"]]  # fmt: skip
+    if found["not_accepted"]:
+        lines += ["", "Not accepted for training", *(f"  {n:5} {why}" for why, n in found["not_accepted"].items())]
+    if found["failures"]:
+        lines += ["", "Failed calls", *(f"  {n:5} {why}" for why, n in found["failures"].items())]
+    if found["next"]:
+        lines += ["", "Next", *(f"  - {words}" for words in found["next"])]
+    return "\n".join(lines)
+
+
+def outcome_text(done: Outcome) -> str:
+    """The short table a run ends with."""
+    cost = done.bill
+    tokens = f"{cost.tokens_in:,} tokens in, {cost.tokens_out:,} out"
+    money = f"local ({tokens})" if done.local else f"${cost.cost / 10**12:.4f}" + (f" ({tokens})" if cost.calls else "")
+    aside = sum(done.skipped.values())
+    rows = [
+        ("items", f"{done.items:,} distinct texts in {done.rows:,} rows" + (f", {aside} set aside" if aside else "")),
+        ("labels", ", ".join(f"{n:,} {_SOURCE[s]}" for s, n in done.labels["source"].items() if n) or "none yet"),
+        ("calls", f"{cost.calls:,}" + (f", {cost.unknown} of unknown fate" if cost.unknown else "")),
+        ("cost", money),
+        ("people", f"{done.waiting:,} answers needed" if done.waiting else "nothing waits"),
+        *((f"{who} accuracy", _measure(done.measures[key])) for key, who in _ACCURACY.items() if key in done.measures),
+        ("classifier", str(done.export) if done.export else "none yet"),
+        ("run", str(done.run)),
+    ]
+    if not done.measures:
+        rows.insert(5, ("accuracy", "not measured: no people's answers on the audit sample yet"))
+    if done.stopped:
+        rows.append(("rounds", done.stopped))
+    if done.waiting:
+        rows.append(("next", f"llmal review {done.run} --out todo.csv; fill in `answer`; --in todo.csv; run again"))
+    return _table(rows)
+
+
+_SOURCE = {"human": "by people", "llm": "by the annotator", "student": "by the student", "none": "open"}
+_ACCURACY = {"student.accuracy": "student", "accepted.accuracy": "accepted", "annotator.accuracy": "annotator"}
+
+
+def _measure(m: dict[str, Any]) -> str:
+    return f"{m['value']:.3f} [{m['low']:.3f}, {m['high']:.3f}], n = {m['n']}, 95 % interval"
+
+
+def plan_text(found: dict[str, Any]) -> str:
+    """The plan for a person."""
+    cost = "local: no money" if found["usd"] is None else f"${found['usd']:.4f}"
+    cap = f" of a cap of ${found['usd_cap']:.2f}" if found["usd_cap"] is not None else ""
+    spent = f"; ${found['usd_spent_already']:.4f} spent already" if found["usd_spent_already"] else ""
+    people = found["people"]
+    most = "no cap" if people["cap"] is None else f"at most {people['cap']}"
+    return _table(
+        [
+            ("items", f"{found['items']:,} distinct texts in {found['rows']:,} rows, {found['skipped']} set aside"),
+            ("to annotate", f"{found['items_to_annotate']:,} ({found['items_annotated_already']:,} done already)"),
+            ("calls", f"about {found['calls']:,}"),
+            ("tokens", f"about {found['tokens_in']:,} in, {found['tokens_out']:,} out; {found['note']}"),
+            ("money", cost + cap + spent),
+            ("people", f"{people['audit']} audit answers, then uncertain items ({most})"),
+            ("time", f"about {found['seconds'] / 60:.0f} min" if found["seconds"] > 90 else f"about {found['seconds']} s"),
+        ]
+    )
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    """Two columns; Rich draws them, and no text in them is markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(show_header=False, box=None, pad_edge=False)
+    for left, right in rows:
+        grid.add_row(Text(left, style="bold"), Text(right, overflow="fold"))
+    out = io.StringIO()
+    import sys
+
+    console = Console(file=out, width=None if sys.stdout.isatty() else 200, force_terminal=sys.stdout.isatty())
+    console.print(grid)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
