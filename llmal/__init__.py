@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from llmal.errors import LlmalError
     from llmal.plugins import Plugin
     from llmal.predictor import Predictor, load
-    from llmal.runner import Outcome, run
+    from llmal.runner import run
     from llmal.spec import Pipeline
+    from llmal.state import Outcome
 
 __version__ = "0.1.0"
 
@@ -21,7 +22,7 @@ __all__ = ["LlmalError", "Outcome", "Pipeline", "Plugin", "Predictor", "__versio
 
 _HOMES = {
     "LlmalError": "llmal.errors",
-    "Outcome": "llmal.runner",
+    "Outcome": "llmal.state",
     "Pipeline": "llmal.spec",
     "Plugin": "llmal.plugins",
     "Predictor": "llmal.predictor",

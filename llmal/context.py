@@ -103,7 +103,9 @@ class RichBars:
             task = bars.add_task(title, total=total, note="")
 
             def advance(n: int = 1, *, note: str = "") -> None:
-                bars.update(task, advance=n, **({"note": note} if note else {}))
+                bars.advance(task, n)
+                if note:
+                    bars.update(task, note=note)
 
             yield advance
 
@@ -152,5 +154,10 @@ class Context:
         return self._encode(texts)
 
     def path(self, value: str) -> Path:
-        """A path from the pipeline file: absolute, or relative to that file's folder."""
-        return (self.home / Path(value).expanduser()).resolve()
+        """A path from the pipeline file: absolute, or from that file's folder, else from the folder above it.
+
+        The second place is for the usual layout: `pipelines/` with the files, `prompts/` and `data/` beside it.
+        """
+        given = Path(value).expanduser()
+        places = (self.home / given, self.home.parent / given)
+        return next((place for place in places if place.exists()), places[0]).resolve()

@@ -8,7 +8,7 @@ import io
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,8 @@ HIDDEN = re.compile(
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BLANKS = re.compile(r"\s+")
+# Line breaks to `str.splitlines` but not to JSON, which leaves them bare; and what UTF-8 cannot hold.
+_BREAKS_JSONL = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
 
 
 class CorpusSpec(BaseModel):
@@ -86,7 +88,7 @@ def file_digest(path: Path) -> str:
 
 
 def read(spec: CorpusSpec, path: Path, schema: LabelSchema) -> Iterator[Row]:
-    """Every row of the corpus in file order, good or set aside; never two rows with one id.
+    """Every row of the corpus in file order, good or set aside; never two texts with one id.
 
     Args:
         spec: columns and policies.
@@ -99,9 +101,11 @@ def read(spec: CorpusSpec, path: Path, schema: LabelSchema) -> Iterator[Row]:
     """
     seen: dict[str, tuple[int, str]] = {}
     total = bad = usable = 0
+    gold_somewhere = spec.gold is None
     for position, record in _records(spec, path):
         row = _row(spec, path, schema, position, record)
         total += 1
+        gold_somewhere = gold_somewhere or (isinstance(record, dict) and spec.gold in record)
         bad += row.skipped.startswith("unreadable")
         if row.text is not None:
             row = _once(row, seen, path)
@@ -116,6 +120,12 @@ def read(spec: CorpusSpec, path: Path, schema: LabelSchema) -> Iterator[Row]:
     if not usable:
         raise CorpusError(
             f"no usable text in {total} rows", where=path.name, hint="The file needs rows with text"
+        )
+    if not gold_somewhere:
+        raise CorpusError(
+            f"no row has a column '{spec.gold}'",
+            where=path.name,
+            hint="Set corpus.gold to the column with people's answers, or leave it out",
         )
 
 
@@ -140,12 +150,12 @@ def _row(
         return Row(position, f"row {position}", None, skipped=f"unreadable: {record}")
     if spec.text not in record:
         raise CorpusError(
-            f"no column '{spec.text}'; the row has: {', '.join(map(shown, record))}",
+            f"no column '{spec.text}'; the row has: {listed(record)}",
             where=f"{path.name}:{position}",
             hint="Set corpus.text to the column with the text",
         )
     raw_id = record.get(spec.id) if spec.id else None
-    if spec.id and raw_id is None:
+    if spec.id and (raw_id is None or raw_id == ""):
         raise CorpusError(
             f"no id in column '{spec.id}'", where=f"{path.name}:{position}", hint="Or leave corpus.id out"
         )
@@ -159,7 +169,7 @@ def _row(
         raise CorpusError(
             f"column '{spec.text}' holds {kind}, not text",
             where=f"{path.name}:{position}",
-            hint=f"Set corpus.text to a text column: {', '.join(map(shown, others)) or 'there is none'}",
+            hint=f"Set corpus.text to a text column: {listed(others) or 'there is none'}",
         )
     text, flags = repaired(value)
     if len(text) > spec.max_chars:
@@ -190,10 +200,20 @@ def shown(value: str, *, limit: int = 80) -> str:
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
+def listed(names: Iterable[str], *, most: int = 20) -> str:
+    """Names from data for one line of a message; a file of a million columns is not spelt out."""
+    every = list(names)
+    return ", ".join([*map(shown, every[:most]), *([f"and {len(every) - most} more"] if len(every) > most else [])])
+
+
 def _gold(value: Any, schema: LabelSchema, where: str) -> Labels | None:
     if value is None or value == "":
         return None
-    names = _as_names(value, schema)
+    try:
+        names = _as_names(value, schema)
+    except (ValueError, TypeError) as error:
+        words = f"gold '{shown(value)}' is not a list of labels"
+        raise CorpusError(words, where=where, hint='Write ["a", "b"] or a|b') from error
     unknown = [name for name in names if name not in schema.index()]
     if unknown:
         raise CorpusError(
@@ -209,6 +229,8 @@ def _as_names(value: Any, schema: LabelSchema) -> list[str]:
         return [str(value)]
     if isinstance(value, str):  # a CSV cell: JSON list, or names with | between
         value = json.loads(value) if value.startswith("[") else [part for part in value.split("|") if part]
+    if not isinstance(value, list | tuple):
+        raise TypeError("not a list")
     return [str(name) for name in value]
 
 
@@ -250,9 +272,12 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Lines by LF alone: `str.splitlines` would also split at U+2028 and U+0085, inside a text."""
     encoding = _encoding(path)
     if encoding == "utf-16":
-        with path.open(encoding=encoding, newline="\n") as text:
-            for position, line in enumerate(text, 1):
-                yield position, line.encode("utf-8", "surrogatepass")
+        try:
+            with path.open(encoding=encoding, errors="surrogatepass", newline="\n") as text:
+                for position, line in enumerate(text, 1):
+                    yield position, line.encode("utf-8", "surrogatepass")
+        except UnicodeDecodeError as error:
+            raise _cut_short(path) from error
         return
     with path.open("rb") as file:
         for position, raw in enumerate(file, 1):
@@ -276,22 +301,38 @@ def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
 def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     csv.field_size_limit(MAX_CELL_CHARS)
     encoding = _encoding(path)
-    with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    errors = "surrogatepass" if encoding == "utf-16" else "surrogateescape"
+    with path.open(encoding=encoding, errors=errors, newline="") as file:
+        # Strict: a quote that is never closed would otherwise swallow the rest of the file into one text.
+        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        start = 1
         try:
-            header = next(reader, None)
-            if header is None:
-                raise CorpusError(
-                    "the file is empty", where=path.name, hint="It needs a header line and rows"
-                )
+            header = _csv_header(next(reader, None), path)
             start = reader.line_num + 1
             for cells in reader:
                 position, start = start, reader.line_num + 1
                 if cells:
                     yield position, _csv_record(header, cells)
         except csv.Error as error:
-            where = f"{path.name}:{reader.line_num}"
+            where = f"{path.name}:{start}"
             raise CorpusError(f"not readable as CSV: {error}", where=where, hint="Check quotes") from error
+        except UnicodeDecodeError as error:
+            raise _cut_short(path) from error
+
+
+def _csv_header(header: list[str] | None, path: Path) -> list[str]:
+    if header is None:
+        raise CorpusError("the file is empty", where=path.name, hint="It needs a header line and rows")
+    seen: set[str] = set()
+    for name in filter(None, header):  # blank headings are a spreadsheet's empty columns: harmless
+        if name in seen:
+            raise CorpusError(f"the heading '{shown(name)}' stands twice", where=f"{path.name}:1", hint="Rename one")
+        seen.add(name)
+    return header
+
+
+def _cut_short(path: Path) -> CorpusError:
+    return CorpusError("the file ends inside a character of UTF-16", where=path.name, hint="Save it as UTF-8")
 
 
 def _csv_record(header: list[str], cells: list[str]) -> dict[str, Any] | str:
@@ -312,8 +353,17 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         raise CorpusError("not readable as Parquet", where=path.name, hint=shown(str(error))) from error
     position = 0
     with file:
-        for batch in file.iter_batches(batch_size=4096):
-            for record in batch.to_pylist():
+        batches = file.iter_batches(batch_size=4096)
+        while True:
+            try:
+                batch = next(batches, None)
+                records = [] if batch is None else batch.to_pylist()
+            except (pa.ArrowException, OSError, ValueError) as error:
+                where = f"{path.name}:{position + 1}"
+                raise CorpusError("not readable as Parquet from this row", where=where, hint=shown(str(error))) from error
+            if batch is None:
+                return
+            for record in records:
                 position += 1
                 yield position, record
 
@@ -337,6 +387,12 @@ def write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> int:
     n = 0
     with io.open(part, "w", encoding="utf-8", newline="\n") as file:
         for n, row in enumerate(rows, 1):  # noqa: B007 - n is the count after the loop
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json_line(row) + "\n")
     part.replace(path)
     return n
+
+
+def json_line(row: dict[str, Any]) -> str:
+    """A row as one line of JSON for every reader, those that split at U+2028 or U+0085 included."""
+    line = json.dumps(row, ensure_ascii=False)
+    return json.dumps(row) if _BREAKS_JSONL.search(line) else line

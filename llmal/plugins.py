@@ -8,6 +8,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -89,9 +90,15 @@ def importable_from(folder: Path) -> Iterator[None]:
 def known(group: str) -> dict[str, str]:
     """Every plug-in name of a stage and the `module:Class` behind it, built in or from entry points."""
     found = dict(BUILTIN.get(group, {}))
-    for point in entry_points(group=f"llmal.{group}"):
-        found.setdefault(point.name, point.value)
+    for name, target in _installed(group):
+        found.setdefault(name, target)
     return found
+
+
+@cache
+def _installed(group: str) -> tuple[tuple[str, str], ...]:
+    """Entry points of a stage: looking through every installed package takes milliseconds, so once a process."""
+    return tuple((point.name, point.value) for point in entry_points(group=f"llmal.{group}"))
 
 
 def name_of(cls: type[Plugin]) -> str:
@@ -121,7 +128,7 @@ def find(group: str, name: str) -> type[Plugin]:
     module, _, attribute = target.partition(":")
     try:
         cls = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module of the user's may raise anything while it is imported
         raise UnknownPlugin(f"cannot import {group} plug-in '{target}': {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, Plugin) and cls.group == group):
         raise UnknownPlugin(

@@ -38,11 +38,10 @@ class Predictor:
 
             self._model: Any = TransformerModel.load(folder, self.kind, about["max_length"])
         else:
-            from llmal.plugins import build
             from llmal.train.linear import LinearModel
 
             self._model = LinearModel.load(folder)
-            encoder: Any = build("embed", about["encoder"])
+            encoder = _encoder(folder, about["encoder"])
             if (folder / "encoder").is_dir():
                 encoder = encoder.loaded_from(folder / "encoder")
             self._encoder = encoder
@@ -71,13 +70,35 @@ def load(folder: str | Path) -> Predictor:
         folder: what `llmal run` or `llmal export` wrote.
 
     Raises:
-        UserError: no `llmal.json` there, or one of a newer llmal.
+        UserError: no `llmal.json` there, one of a newer llmal, or one that names code to import.
+        ModelError: the weights could run code when read.
     """
     folder = Path(folder)
     try:
         about = json.loads((folder / "llmal.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError("no exported classifier here", where=str(folder), hint="Name the folder of an export") from error
+        missing = {"format", "student", "kind", "labels", "threshold"} - set(about)
+        if missing:
+            raise ValueError(f"llmal.json lacks {', '.join(sorted(missing))}")
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            "no exported classifier here", where=str(folder), hint="Name the folder of an export"
+        ) from error
     if about["format"] > FORMAT:
-        raise UserError(f"exported by a newer llmal (format {about['format']})", where=str(folder), hint="Upgrade llmal")
+        raise UserError(
+            f"exported by a newer llmal (format {about['format']})", where=str(folder), hint="Upgrade llmal"
+        )
     return Predictor(folder, about)
+
+
+def _encoder(folder: Path, value: Any) -> Any:
+    """The encoder a folder names: one that is registered here, never a module of the folder's choice."""
+    from llmal.plugins import build, known
+
+    name = value.get("use") if isinstance(value, dict) else value
+    if not isinstance(name, str) or name not in known("embed"):
+        raise UserError(
+            f"the encoder '{name}' of this classifier is not installed",
+            where=str(folder / "llmal.json"),
+            hint="Install the package that registers it under the entry points `llmal.embed`",
+        )
+    return build("embed", value)

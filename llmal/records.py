@@ -152,6 +152,11 @@ def recipe(tag: str, *parts: Any) -> str:
     return f"{tag}-{hashlib.sha256(canonical([tag, *parts]).encode()).hexdigest()[:16]}"
 
 
+def unasked(route: str) -> str:
+    """Recipe of the routes that audit items would have had, had no person answered them."""
+    return f"{route}-unasked"
+
+
 def batched(rows: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of `size` rows, the last one shorter; draws from the source only as far as needed."""
     source = iter(rows)

@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from llmal.context import Context
 from llmal.corpus import shown
 from llmal.errors import UserError
-from llmal.runner import Outcome, outcome, parcel, private_files, recipes
+from llmal.runner import private_files
 from llmal.spec import Pipeline
+from llmal.state import Outcome, outcome, parcel, recipes
 from llmal.store import schema as t
 from llmal.store.store import Store, open_store
 
@@ -147,7 +148,7 @@ def review(run: Path, *, out: Path | None, into: Path | None, person: str, sprea
             route = names.route
             if not store.count(t.route, t.route.c.recipe == route):
                 route = _newest_route(store)
-            queue = waiting(store, route=route or None, people=pipeline.budget.people)
+            queue = waiting(store, names=pipeline.label_schema().names, route=route or None, people=pipeline.budget.people)
             found |= {"handed_out": table.hand_out(store, queue, out, spreadsheet=spreadsheet), "file": str(out)}
     return found
 

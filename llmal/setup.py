@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from llmal.context import Context
-from llmal.corpus import CorpusSpec, Row, read, records
+from llmal.corpus import CorpusSpec, Row, listed, read, records
 from llmal.errors import CorpusError, LlmalError, UserError
 from llmal.plugins import find, known
 from llmal.prompts.file import DEFAULT_PROMPT, load_prompt
+from llmal.prompts.program import demonstrations
 from llmal.records import Item
 from llmal.spec import STAGES, LabelsSpec, Pipeline
 from llmal.store.ledger import PICO, bill
@@ -45,19 +48,23 @@ def write_pipeline(corpus: Path, labels: list[str], out: Path) -> dict[str, str]
         raise UserError("this file exists already", where=str(out), hint="Name another with --out")
     if not corpus.is_file():
         raise CorpusError("no such corpus file", where=str(corpus))
+    try:
+        named = LabelsSpec.model_validate({"names": labels})
+    except ValidationError as error:
+        raise UserError(str(error.errors()[0]["msg"]).removeprefix("Value error, "), where="--labels") from error
     first = next((r for _, r in records(corpus) if isinstance(r, dict)), None)
     if first is None:
         raise CorpusError("no readable row", where=str(corpus))
     texts = [c for c, v in first.items() if isinstance(v, str)]
     text = next((c for c in TEXT_NAMES if c in texts), max(texts, key=lambda c: len(first[c]), default=None))
     if text is None:
-        raise CorpusError(f"no column with text among {', '.join(first)}", where=f"{corpus.name}:1")
-    gold = next((c for c in GOLD_NAMES if c in first and c != text), None)
+        raise CorpusError(f"no column with text among {listed(first)}", where=f"{corpus.name}:1")
+    gold = next((c for c in GOLD_NAMES if c != text and first.get(c) in labels), None)
     path = corpus.resolve()
     home = out.resolve().parent
     where = str(path.relative_to(home)) if path.is_relative_to(home) else str(path)
     spec = CorpusSpec(path=where, text=text, id="id" if "id" in first else None, gold=gold)
-    pipeline = Pipeline(corpus=spec, labels=LabelsSpec(names=dict.fromkeys(labels, "")))  # type: ignore[arg-type]
+    pipeline = Pipeline(corpus=spec, labels=named)
     prompt = out.with_name("prompts") / "classify.md"
     prompt.parent.mkdir(parents=True, exist_ok=True)
     if not prompt.exists():
@@ -86,7 +93,7 @@ def check_pipeline(file: Path) -> dict[str, Any]:
     ctx = Context(Path(), home=file.parent.resolve())
     prompt = getattr(pipeline.annotate, "prompt", None)
     if prompt:
-        load_prompt(ctx.path(prompt))
+        demonstrations(load_prompt(ctx.path(prompt)), pipeline.label_schema())
     pipeline.annotate.recipe_for(pipeline.label_schema(), ctx, pipeline.embed.recipe())
     if not pipeline.corpus.path.startswith("hf://"):
         for _, row in zip(range(100), read(pipeline.corpus, ctx.path(pipeline.corpus.path), pipeline.label_schema()), strict=False):

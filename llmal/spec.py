@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import io
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from llmal.corpus import CorpusSpec
 from llmal.errors import SpecError
@@ -27,6 +29,16 @@ OTHER = "other"
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+# Control characters, line breaks of any kind and lone surrogates: no prompt, table or store holds them as a name.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def _wrong(place: tuple[Any, ...], words: str) -> ValidationError:
+    """A complaint about a value below the field that is being validated."""
+    error = PydanticCustomError("label", "{words}", {"words": words})
+    return ValidationError.from_exception_data("label", [{"type": error, "loc": place, "input": None}])
 
 
 class LabelsSpec(_Part):
@@ -55,15 +67,29 @@ class LabelsSpec(_Part):
     def _name(name: Any) -> str:
         if not isinstance(name, str):
             raise ValueError(f"label {name!r} is not text; put it in quotes")
-        if not name.strip() or name != name.strip() or "\n" in name or "|" in name:
+        if not name.strip() or name != name.strip() or "|" in name or _UNPRINTABLE.search(name):
             raise ValueError(f"label {name!r} is blank, or has blanks around it, a line break or a | inside")
         return name
 
     @staticmethod
     def _label(name: str, said: Any) -> Any:
-        if isinstance(said, dict):
-            return Label(name=name, **{**said, "examples": tuple(said.get("examples", ()))})
-        return "" if said is None else said
+        if isinstance(said, Label) and said.name != name:
+            raise _wrong((name,), f"label '{said.name}' stands under the name '{name}'")
+        if not isinstance(said, dict):
+            return "" if said is None else said
+        known = ("description", "examples")
+        for key in said:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+                raise _wrong((name, key), f"unknown key; {hint}")
+        examples = said.get("examples") or ()
+        if not isinstance(examples, list | tuple) or not all(isinstance(e, str) for e in examples):
+            raise _wrong((name, "examples"), "expected a list of texts; put each in quotes")
+        description = said.get("description") or ""
+        if not isinstance(description, str):
+            raise _wrong((name, "description"), "expected a text; put it in quotes")
+        return Label(name=name, description=description, examples=tuple(examples))
 
     @model_validator(mode="after")
     def _enough(self) -> LabelsSpec:
@@ -120,7 +146,7 @@ class TrainSpec(_Part):
 class BudgetSpec(_Part):
     """Caps on a run as a whole; None means no cap."""
 
-    usd: float | None = Field(None, ge=0, description="dollars for paid calls")
+    usd: float | None = Field(None, ge=0, allow_inf_nan=False, description="dollars for paid calls")
     calls: int | None = Field(None, ge=0, description="calls to endpoints, repeats included")
     people: int | None = Field(None, ge=0, description="items people may be asked about")
 
@@ -191,7 +217,7 @@ class Pipeline(BaseModel):
         out = io.StringIO()
         yaml = YAML()
         yaml.width = 110
-        yaml.dump(self.to_spec(), out)
+        yaml.dump(_quoted(self.to_spec()), out)
         return out.getvalue()
 
     def to_spec(self) -> dict[str, Any]:
@@ -210,6 +236,8 @@ def _plain(value: Any) -> Any:
 
     if isinstance(value, Plugin):
         return value.to_spec()
+    if isinstance(value, Label):  # its name is the key it stands under
+        return {"description": value.description, "examples": list(value.examples)}
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         said = {n: getattr(value, n) for n in fields}
@@ -220,6 +248,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
     return float(value) if isinstance(value, Decimal) else value
+
+
+def _quoted(value: Any) -> Any:
+    """Texts with line breaks or control characters in double quotes: in any other style YAML folds them."""
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    if isinstance(value, dict):
+        return {_quoted(k): _quoted(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_quoted(v) for v in value]
+    return DoubleQuotedScalarString(value) if isinstance(value, str) and _UNPRINTABLE.search(value) else value
 
 
 def _is_default_plugin(value: Any, default: Any) -> bool:
@@ -255,9 +294,9 @@ def _known_keys(cls: type[BaseModel], document: Document, place: tuple[str | int
     """Keys that may stand at a place: of the model there, or of the plug-in named there."""
     model: type[BaseModel] | None = cls
     group = ""
-    data = document.data
+    data: Any = document.data
     for part in place:
-        data = data[part] if isinstance(data, dict | list) else None
+        data = data[part] if isinstance(data, dict) else None
         field = model.model_fields.get(str(part)) if model else None
         extra = next((m for m in (field.metadata if field else ()) if hasattr(m, "json_schema")), None)
         group = extra.json_schema.get("x-llmal-slot", "") if extra else ""

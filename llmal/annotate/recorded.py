@@ -49,8 +49,11 @@ class Recorded(Annotator):
     def _annotation(self, item: Item, row: dict[str, Any] | None, schema: LabelSchema) -> Annotation:
         value = None if row is None else row.get(self.label)
         if row is None or value is None or value == "":
-            return Annotation(item.seq, "abstained", detail="not in the file" if row is None else "no answer recorded")
-        names = [str(value)] if schema.kind == "single" or isinstance(value, str) else [str(v) for v in value]
+            return Annotation(
+                item.seq, "abstained", detail="not in the file" if row is None else "no answer recorded"
+            )
+        several = schema.kind == "multi" and isinstance(value, list)
+        names = [str(v) for v in value] if several else [str(value)]
         if any(name not in schema.index() for name in names):
             return Annotation(item.seq, "off_list", detail=shown(", ".join(names)))
         labels: Labels = tuple(name for name in schema.names if name in names)
@@ -65,13 +68,17 @@ class Recorded(Annotator):
         rows = [record for _, record in records(path) if isinstance(record, dict)]
         missing = [c for c in (self.id, self.label, self.confidence) if c and rows and c not in rows[0]]
         if missing:
-            raise CorpusError(f"no column '{missing[0]}'", where=path.name, hint=f"The file has: {', '.join(rows[0])}")
+            raise CorpusError(
+                f"no column '{missing[0]}'", where=path.name, hint=f"The file has: {', '.join(rows[0])}"
+            )
         return rows
 
     def _file(self, ctx: Context) -> Path:
         path = ctx.path(self.path)
         if not path.is_file():
-            raise CorpusError("no such file of recorded answers", where=self.path, hint="annotate.path names it")
+            raise CorpusError(
+                "no such file of recorded answers", where=self.path, hint="annotate.path names it"
+            )
         return path
 
 
@@ -82,4 +89,6 @@ def _confidence(raw: Any) -> float | None:
             raw = float(raw)
         except ValueError:
             return None
-    return float(raw) if isinstance(raw, float | int) and not isinstance(raw, bool) and 0 <= raw <= 1 else None
+    return (
+        float(raw) if isinstance(raw, float | int) and not isinstance(raw, bool) and 0 <= raw <= 1 else None
+    )

@@ -129,9 +129,14 @@ def run(
 
 
 def forget_failures(store: Store, name: str) -> int:
-    """Let failed calls be asked again: their annotations are removed, the ledger keeps every attempt."""
+    """Let failed calls be asked again: their annotations are removed, the ledger keeps every attempt.
+
+    What the filter said of them goes too, or the new answer would never be judged.
+    """
     where = (t.annotation.c.recipe == name, t.annotation.c.status == "failed")
     with store.begin() as db:
+        failed = t.annotation.select().with_only_columns(t.annotation.c.item).where(*where)
+        db.execute(t.decision.delete().where(t.decision.c.item.in_(failed)))
         return int(db.execute(t.annotation.delete().where(*where)).rowcount)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from llmal.annotate.stage import Annotator, Desk
-from llmal.records import Annotation, Item, LabelSchema
+from llmal.records import Annotation, Item, Labels, LabelSchema
 
 
 class ZeroShot(Annotator):
@@ -22,7 +22,9 @@ class ZeroShot(Annotator):
     """
 
     temperature: float = Field(0.05, gt=0, description="cosine difference that multiplies the odds by e")
-    at_least: float = Field(0.5, ge=0, le=1, description="multi-label: probability from which a label is given")
+    at_least: float = Field(
+        0.5, ge=0, le=1, description="multi-label: probability from which a label is given"
+    )
 
     uses_vectors: ClassVar[bool] = True
 
@@ -34,19 +36,29 @@ class ZeroShot(Annotator):
         """(C, d) unit rows: what each label looks like."""
         rows = []
         for label in schema.labels:
-            words = [label.name.replace("_", " "), *([label.description] if label.description else []), *label.examples]
+            words = [
+                label.name.replace("_", " "),
+                *([label.description] if label.description else []),
+                *label.examples,
+            ]
             mean = desk.ctx.encode(words).mean(axis=0)
             rows.append(mean / max(float(np.linalg.norm(mean)), 1e-9))
         return np.asarray(rows, dtype=np.float32)
 
     def _annotate(
-        self, items: list[Item], schema: LabelSchema, vectors: NDArray[np.float32], anchors: NDArray[np.float32], desk: Desk
+        self,
+        items: list[Item],
+        schema: LabelSchema,
+        vectors: NDArray[np.float32],
+        anchors: NDArray[np.float32],
+        desk: Desk,
     ) -> Iterator[Annotation]:
         logits = (vectors @ anchors.T).astype(np.float64) / self.temperature
         probs = _softmax(logits) if schema.kind == "single" else _against_others(logits)
         for item, row in zip(items, probs, strict=True):
             if schema.kind == "single":
-                labels, confidence = (schema.names[int(row.argmax())],), float(row.max())
+                labels: Labels = (schema.names[int(row.argmax())],)
+                confidence = float(row.max())
             else:
                 labels = tuple(n for n, p in zip(schema.names, row, strict=True) if p >= self.at_least)
                 confidence = float(np.maximum(row, 1 - row).min())
@@ -62,4 +74,4 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 def _against_others(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     n = logits.shape[1]
     others = (logits.sum(axis=1, keepdims=True) - logits) / max(n - 1, 1)
-    return np.asarray(1 / (1 + np.exp(-(logits - others))))
+    return np.asarray(0.5 * (1 + np.tanh((logits - others) / 2)))  # 1 / (1 + exp(-x)) without its overflow

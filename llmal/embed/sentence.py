@@ -17,7 +17,9 @@ from llmal.embed.stage import Encoder
 class Sentence(Encoder):
     """A sentence-transformers model; its own pooling, unit rows. Source: Reimers & Gurevych 2019."""
 
-    model: str = Field(weights.DEFAULT_ENCODER, description="hub name or folder of a sentence-transformers model")
+    model: str = Field(
+        weights.DEFAULT_ENCODER, description="hub name or folder of a sentence-transformers model"
+    )
     batch_size: int = Field(32, ge=1, description="texts a forward pass")
     device: str | None = Field(None, description="torch device; the library's choice when absent")
 
@@ -25,22 +27,26 @@ class Sentence(Encoder):
 
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
         """Vectors of texts: (n, d) float32, unit rows; texts beyond the model's length are cut by it."""
-        model = _load(self.model, self.device)
-        if not texts:
-            return np.zeros((0, model.get_embedding_dimension()), np.float32)
-        vectors = model.encode(texts, batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False)
-        return np.asarray(vectors, dtype=np.float32)
+        vectors = self._model().encode(
+            texts or [""], batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.asarray(vectors, dtype=np.float32)[: len(texts)]
 
     def save(self, folder: Path) -> bool:
         """Write the model as a sentence-transformers folder of safetensors."""
-        _load(self.model, self.device).save(str(folder), create_model_card=False)
+        with weights.quiet():
+            self._model().save(str(folder), create_model_card=False)
         return True
 
     def loaded_from(self, folder: Path) -> Sentence:
         """The same encoder from a saved folder."""
         return self.model_copy(update={"model": str(folder)})
 
+    def _model(self) -> Any:
+        listing = Path(self.model) / "modules.json"
+        return _load(self.model, self.device, listing.stat().st_mtime_ns if listing.is_file() else 0)
+
 
 @lru_cache(maxsize=2)
-def _load(name: str, device: str | None) -> Any:
+def _load(name: str, device: str | None, _written_at: int) -> Any:
     return weights.sentence_model(name, device=device)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from llmal.answers import best
 from llmal.context import Context
 from llmal.evaluate.table import measures_of
-from llmal.records import Labels, LabelSchema, Tally, canonical, recipe
+from llmal.records import Labels, LabelSchema, Tally, canonical, recipe, unasked
 from llmal.stats.intervals import Estimate, wilson
 from llmal.store import schema as t
 from llmal.store.store import Store
@@ -31,27 +31,28 @@ def reserve(store: Store, ctx: Context, *, size: int) -> Tally:
         Wanted and new.
     """
     have = store.audit()
-    missing = size - len(have)
+    active = store.active()
+    missing = size - len({*have} & {*active})
     if missing <= 0:
         return Tally(size, 0)
     taken = {*have, *store.picks(), *store.answers()}
-    free = [s for s in store.active() if s not in taken]
+    free = [s for s in active if s not in taken]
     chosen = ctx.rng("audit", len(have)).permutation(len(free))[:missing]
     now = time.time()
     new = store.add(t.audit, [{"item": free[i], "at": now} for i in sorted(chosen)])
     return Tally(size, new, f"only {new} of {missing} items were free" if new < missing else "")
 
 
-def known_answers(store: Store) -> dict[int, Labels]:
+def known_answers(store: Store, schema: LabelSchema) -> dict[int, Labels]:
     """Audit item -> people's answer: the newest one given, else the gold of the corpus."""
-    gold, answers = store.gold(), store.answers()
+    gold, answers = store.gold(), store.answers(schema.names)
     active = set(store.active())
     return {s: answers.get(s, gold.get(s, ())) for s in store.audit() if s in active and (s in answers or s in gold)}
 
 
 def evaluate_recipe(student: str, route: str, annotations: str, known: dict[int, Labels]) -> str:
     """Hash of everything measured and everything measured against."""
-    return recipe("measure", 2, student, route, annotations, canonical(sorted(known.items())))
+    return recipe("measure", 3, student, route, annotations, canonical(sorted(known.items())))
 
 
 def run(
@@ -68,7 +69,7 @@ def run(
     Returns:
         Measures wanted and new.
     """
-    known = known_answers(store)
+    known = known_answers(store, schema)
     if not known:
         size = len(store.audit())
         hint = f"{size} audit items need people's answers first" if size else "audit.size is 0"
@@ -106,7 +107,7 @@ def _rows(who: str, measures: dict[str, Estimate]) -> dict[str, Estimate]:
 
 def _routed(store: Store, route: str, items: list[int], gold: list[Labels]) -> dict[str, Estimate]:
     """Share of audit items a machine would have answered, and how often it would have been right."""
-    routes = store.routes(route)
+    routes = store.routes(route) | store.routes(unasked(route))
     machine = [(routes[s].labels, g) for s, g in zip(items, gold, strict=True) if s in routes and routes[s].who != "person"]
     found = {"accepted.coverage": wilson(len(machine), len(items))}
     if machine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from typing import ClassVar
 
 from llmal.context import Context
@@ -50,6 +51,6 @@ def run(judge: Filter, store: Store, ctx: Context, *, schema: LabelSchema, annot
     fresh = [given[s] for s in sorted(given) if s not in have]
     made = judge.decide(fresh, schema)
     new = store.add(t.decision, [{**d._asdict(), "recipe": name} for d in made])
-    verdicts = [d.verdict for d in made]
-    words = [f"{verdicts.count(v)} {w}" for v, w in (("accept", "accepted"), ("hold", "held"), ("drop", "dropped"))]
+    counts = Counter(d.verdict for d in made)
+    words = [f"{counts['accept']} accepted", f"{counts['hold']} held", f"{counts['drop']} dropped"]
     return Tally(len(given), new, ", ".join(words) if made else "")

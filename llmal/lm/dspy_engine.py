@@ -15,7 +15,7 @@ from llmal.prompts.program import dspy
 
 T = TypeVar("T")
 
-_FIELDS = ("max_tokens", "temperature", "top_p")
+_FIELDS = ("temperature", "top_p")
 
 
 class TransportEngine:
@@ -28,9 +28,10 @@ class TransportEngine:
         stopped: why no further call is made; optimisers swallow errors and go on with the next example.
     """
 
-    def __init__(self, transport: Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: Transport, loop: asyncio.AbstractEventLoop, limit_name: str) -> None:
         self._transport = transport
         self._loop = loop
+        self._limit_name = limit_name
         self.stopped: LlmalError | None = None
 
     def complete(self, request: Any) -> Any:
@@ -42,7 +43,9 @@ class TransportEngine:
         """
         if self.stopped is not None:
             raise self.stopped
-        ours = Request("optimise", request.model, _messages(request), _options(request.config))
+        ours = Request(
+            "optimise", request.model, _messages(request), _options(request.config, self._limit_name)
+        )
         ask = self._transport.ask(ours, lambda _request, _end: [])
         try:
             end = asyncio.run_coroutine_threadsafe(ask, self._loop).result()
@@ -50,12 +53,16 @@ class TransportEngine:
             self.stopped = error
             raise
         if isinstance(end, Failure):
-            raise ModelError(f"{end.reason}: {end.detail}".rstrip(": "), where=self._transport.endpoint.base_url)
-        return _response(end)
+            raise ModelError(
+                f"{end.reason}: {end.detail}".rstrip(": "), where=self._transport.endpoint.base_url
+            )
+        return _response(end, request.model)
 
 
 @contextmanager
-def language_model(transport: Transport, model: str, *, max_tokens: int, **options: Any) -> Iterator[Any]:
+def language_model(
+    transport: Transport, model: str, *, max_tokens: int, limit_name: str = "max_tokens", **options: Any
+) -> Iterator[Any]:
     """A `dspy.LM` whose every call goes through the transport; for use in plain, synchronous code.
 
     Use it as `dspy.context(lm=lm, adapter=adapter())`, with the adapter of `llmal.prompts.program`.
@@ -64,6 +71,7 @@ def language_model(transport: Transport, model: str, *, max_tokens: int, **optio
         transport: not yet entered; it is opened and closed here, on a loop of its own.
         model: the model's name at the endpoint.
         max_tokens: most tokens of an answer: without it no budget could hold.
+        limit_name: the field that says so, as the endpoint calls it (`Abilities.limit_name`).
         **options: further fields of the request, such as `temperature`.
 
     Raises:
@@ -77,11 +85,9 @@ def language_model(transport: Transport, model: str, *, max_tokens: int, **optio
         return asyncio.run_coroutine_threadsafe(work, loop).result()
 
     wait(transport.__aenter__())
-    engine = TransportEngine(transport, loop)
+    engine = TransportEngine(transport, loop, limit_name)
     try:
-        yield dspy().LM(
-            model, engine=engine, cache=False, num_retries=0, max_tokens=max_tokens, **options
-        )
+        yield dspy().LM(model, engine=engine, cache=False, num_retries=0, max_tokens=max_tokens, **options)
         if engine.stopped is not None:
             raise engine.stopped
     except Exception as error:
@@ -97,7 +103,11 @@ def language_model(transport: Transport, model: str, *, max_tokens: int, **optio
 
 def _messages(request: Any) -> list[dict[str, str]]:
     system = request.system
-    first = [] if system is None else [{"role": "system", "content": system if isinstance(system, str) else _text(system)}]
+    first = (
+        []
+        if system is None
+        else [{"role": "system", "content": system if isinstance(system, str) else _text(system)}]
+    )
     return first + [{"role": m.role, "content": _text(m.parts)} for m in request.messages]
 
 
@@ -105,15 +115,15 @@ def _text(parts: Any) -> str:
     return "".join(part.text for part in parts if part.type == "text")
 
 
-def _options(config: Any) -> dict[str, Any]:
+def _options(config: Any, limit_name: str) -> dict[str, Any]:
     fields = {name: getattr(config, name) for name in _FIELDS}
-    return {name: value for name, value in fields.items() if value is not None}
+    return {limit_name: config.max_tokens, **{name: v for name, v in fields.items() if v is not None}}
 
 
-def _response(reply: Reply) -> Any:
+def _response(reply: Reply, model: str) -> Any:
     lm15 = dspy().lm15
     message = lm15.Message.assistant(reply.refusal or reply.content)
     usage = lm15.Usage(input_tokens=reply.tokens_in, output_tokens=reply.tokens_out)
     ends = {"length": "length", "content_filter": "content_filter"}
-    return lm15.Response(id=None, model=reply.model, message=message, finish_reason=ends.get(reply.finish_reason, "stop"),
-                         usage=usage)  # fmt: skip
+    finish = ends.get(reply.finish_reason, "stop")
+    return lm15.Response(None, reply.model or model, message, finish, usage)

@@ -190,7 +190,9 @@ class Transport:
         except (aiohttp.ClientError, TimeoutError, zlib.error, _TooLarge, ConnectionError):
             return None
 
-    async def _ask(self, request: Request, row: dict[str, Any], record: Record, stop: _Stop) -> Reply | Failure:
+    async def _ask(
+        self, request: Request, row: dict[str, Any], record: Record, stop: _Stop
+    ) -> Reply | Failure:
         if request.max_tokens() < 1:
             raise ValueError("a request without max_tokens: no budget could hold")
         left = self.endpoint.retries.model_dump()
@@ -220,7 +222,13 @@ class Transport:
             self.ledger.let_go(held)
 
     async def _sent(
-        self, request: Request, name: str, held: Reservation, ordinal: int, record: Record, left: dict[str, int]
+        self,
+        request: Request,
+        name: str,
+        held: Reservation,
+        ordinal: int,
+        record: Record,
+        left: dict[str, int],
     ) -> tuple[Reply | Failure, bool]:
         started = time.monotonic()
         end = await self._send(request, name)
@@ -414,7 +422,9 @@ class _Stop:
         self.why: Exception | None = None
 
     @contextlib.contextmanager
-    def on_signals(self, workers: Sequence[asyncio.Future[None]], say: Callable[[str], None]) -> Iterator[None]:
+    def on_signals(
+        self, workers: Sequence[asyncio.Future[None]], say: Callable[[str], None]
+    ) -> Iterator[None]:
         loop = asyncio.get_running_loop()
 
         def asked(number: int) -> None:
@@ -440,4 +450,3 @@ class _Stop:
         finally:
             for number in caught:
                 loop.remove_signal_handler(number)
-

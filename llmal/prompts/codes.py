@@ -48,6 +48,8 @@ def option(answer: str, schema: LabelSchema) -> str | None:
     """The label an answer names by code or by name; empty for declining; None when it names none, or two."""
     codes = codes_for(schema)
     word = _fold(answer)
+    if not word:
+        return None
     if codes.abstain is not None and word in (_fold(codes.abstain), "cannot tell"):
         return ""
     by_code = [name for name, code in zip(schema.names, codes.labels, strict=True) if _fold(code) == word]

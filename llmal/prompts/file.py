@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from llmal.errors import PromptError, SpecError
 from llmal.records import recipe
@@ -17,6 +17,7 @@ DEFAULT_PROMPT = Path(__file__).with_name("classify.md")
 """Used when the pipeline file names no prompt; `llmal init` copies it beside the file for editing."""
 
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*\r?\n", re.DOTALL | re.MULTILINE)
+_OPEN = re.compile(r"---[ \t]*\r?\n")
 
 
 class Demonstration(BaseModel):
@@ -47,6 +48,14 @@ class PromptFile(BaseModel):
     demonstrations: tuple[Demonstration, ...] = ()
     text: str = Field(min_length=1)
 
+    @field_validator("inputs")
+    @classmethod
+    def _a_field(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not name.isidentifier() or name.startswith("_") or name in ("answer", "completed"):
+                raise ValueError(f"'{name}' cannot name the input; use one word such as text, and not answer")
+        return value
+
     def recipe(self) -> str:
         """Hash of all the model is shown besides labels and item."""
         return recipe("prompt", self.model_dump())
@@ -67,6 +76,8 @@ def load_prompt(path: Path | None = None) -> PromptFile:
             f"cannot read the prompt: {reason}", where=str(path), hint="annotate.prompt names it"
         ) from error
     match = _FRONT.match(source)
+    if match is None and _OPEN.match(source):
+        raise PromptError("the front matter has no end", where=f"{path.name}:1:1", hint="Close it with a line ---")
     fields: dict[str, Any] = {}
     body = source
     if match:
@@ -86,11 +97,12 @@ def _first_problem(error: ValidationError | TypeError, path: Path, document: Doc
     if isinstance(error, TypeError):
         return f"{path.name}:2:1: front matter must be a mapping such as `inputs: {{text: ...}}`"
     first = error.errors()[0]
+    words = str(first["msg"]).removeprefix("Value error, ")
     place = tuple(first["loc"])
     where = document.where(place) if document else f"{path.name}:1:1"
     known = ", ".join(name for name in PromptFile.model_fields if name != "text")
     extra = f"; known: {known}" if first["type"] == "extra_forbidden" else ""
-    return f"{where}: {'.'.join(map(str, place))}: {first['msg']}{extra}"
+    return f"{where}: {'.'.join(map(str, place))}: {words}{extra}"
 
 
 def _compiled(prompt: PromptFile, path: Path) -> PromptFile:
@@ -102,8 +114,9 @@ def _compiled(prompt: PromptFile, path: Path) -> PromptFile:
             Demonstration(text=d["text"], label=d["label"]) for d in state.get("demonstrations", ())
         )
         text = state.get("text") or prompt.text
+        compiled = {"text": text, "demonstrations": demos or prompt.demonstrations}
+        return PromptFile.model_validate({**dict(prompt), **compiled})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PromptError(
             "not a compiled prompt", where=str(path), hint="Delete it to use the prompt as written"
         ) from error
-    return prompt.model_copy(update={"text": text, "demonstrations": demos or prompt.demonstrations})

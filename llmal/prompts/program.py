@@ -6,6 +6,7 @@ import os
 from functools import cache
 from typing import Any, Literal
 
+from llmal.errors import PromptError
 from llmal.prompts.codes import codebook, codes_for, option
 from llmal.prompts.file import PromptFile
 from llmal.records import LabelSchema, Labels, Status
@@ -49,19 +50,28 @@ def signature(prompt: PromptFile, schema: LabelSchema, *, strict: bool = True) -
     )
     kind: Any = str
     if strict:
-        codes = codes_for(schema)
-        kind = Literal[codes.all()] if schema.kind == "single" else list[Literal[codes.all()]]  # type: ignore[valid-type]
+        codes = codes_for(schema).all()
+        one: Any = Literal.__getitem__(codes)  # the options are data: no static type can name them
+        kind = one if schema.kind == "single" else list[one]
     fields = {field: (str, d.InputField(desc=words)), "answer": (kind, d.OutputField(desc=prompt.output))}
     return d.Signature(fields, f"{text}\n\n{FENCE_RULE}")
 
 
 def demonstrations(prompt: PromptFile, schema: LabelSchema) -> list[dict[str, Any]]:
-    """The prompt's worked examples as DSPy wants them, labels turned into codes."""
+    """The prompt's worked examples as DSPy wants them, labels turned into codes.
+
+    Raises:
+        PromptError: one has a label that is not in the schema, or several where there is to be one.
+    """
     codes = dict(zip(schema.names, codes_for(schema).labels, strict=True))
     field = next(iter(prompt.inputs))
     shown = []
-    for demo in prompt.demonstrations:
+    for n, demo in enumerate(prompt.demonstrations, 1):
         names = (demo.label,) if isinstance(demo.label, str) else demo.label
+        unknown = [name for name in names if name not in codes]
+        if unknown or (schema.kind == "single" and len(names) != 1):
+            words = f"label '{unknown[0]}' is not one of labels.names" if unknown else "exactly one label is needed"
+            raise PromptError(f"demonstration {n}: {words}", where="annotate.prompt", hint=f"Known: {', '.join(codes)}")
         answer: Any = [codes[name] for name in names]
         shown.append({field: demo.text, "answer": answer[0] if schema.kind == "single" else answer})
     return shown
@@ -90,6 +100,8 @@ def read_answer(content: str, sign: Any, schema: LabelSchema) -> tuple[Status, L
 
 
 def _read_list(answer: str, schema: LabelSchema) -> tuple[Status, Labels]:
+    if not answer:
+        return "unparsed", ()
     parts = [part.strip(" \"'`") for part in answer.strip("[]").replace("\n", ",").split(",")]
     found = [option(part, schema) for part in parts if part and part.casefold() != "none"]
     if any(name is None for name in found):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from llmal.context import Context
@@ -25,15 +26,16 @@ class Waiting(NamedTuple):
     confidence: float | None = None
 
 
-def waiting(store: Store, *, route: str | None, people: int | None) -> list[Waiting]:
+def waiting(store: Store, *, names: Collection[str], route: str | None, people: int | None) -> list[Waiting]:
     """Items that wait for a person, audit first, then the least sure.
 
     Args:
         store: of the run.
+        names: the labels that exist now; an answer with another one has to be given again.
         route: recipe of the routes, None before there are any.
         people: answers people may give in all, None for no limit.
     """
-    answered = set(store.answers())
+    answered = set(store.answers(names))
     reserved = set(store.audit())
     active = set(store.active())
     known = answered | set(store.gold())
@@ -47,11 +49,11 @@ def waiting(store: Store, *, route: str | None, people: int | None) -> list[Wait
     return queue[:left]
 
 
-def run(store: Store, ctx: Context, *, route: str | None, people: int | None) -> Tally:
+def run(store: Store, ctx: Context, *, names: Collection[str], route: str | None, people: int | None) -> Tally:
     """Count what waits; handing out and taking back is `review.table`.
 
     Returns:
         Items that wait, and 0 new: people's answers arrive from outside.
     """
-    n = len(waiting(store, route=route, people=people))
+    n = len(waiting(store, names=names, route=route, people=people))
     return Tally(n, 0, f"{n} items wait for people" if n else "nothing waits for people")

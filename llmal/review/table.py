@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llmal.corpus import file_digest, records, shown, write_jsonl
+from llmal.corpus import file_digest, records, repaired, shown, write_jsonl
 from llmal.errors import ReviewError
 from llmal.records import Labels, LabelSchema
 from llmal.review.stage import Waiting
@@ -70,7 +70,7 @@ def _rows(store: Store, queue: list[Waiting]) -> Iterator[dict[str, Any]]:
             "answer": None,
             "person": None,
             "note": None,
-            "why": w.why,
+            "why": "; ".join((w.why, *item.flags)),
             "guess": list(w.guess) or None,
             "confidence": None if w.confidence is None else round(w.confidence, 4),
         }
@@ -107,7 +107,7 @@ def take_back(store: Store, path: Path, schema: LabelSchema, *, person: str = "s
         if "item" not in row or "answer" not in row:
             raise ReviewError("the table needs the columns 'item' and 'answer'", where=where)
         value = row["answer"]
-        if value is None or value == "":
+        if value is None or (isinstance(value, str) and not value.strip()):
             n_open += 1
             continue
         labels = _labels(value, schema)
@@ -116,8 +116,9 @@ def take_back(store: Store, path: Path, schema: LabelSchema, *, person: str = "s
             aside.append(f"{where}: {'no such item' if seq is None else f'no label called {shown(str(value))!r}'}")
             continue
         answers.append(
-            {"item": seq, "person": str(row.get("person") or person), "labels": json.dumps(labels),
-             "note": str(row.get("note") or ""), "source": digest, "line": line, "at": time.time(), "seconds": None}
+            {"item": seq, "person": repaired(str(row.get("person") or person))[0], "labels": json.dumps(labels),
+             "note": repaired(str(row.get("note") or ""))[0], "source": digest, "line": line, "at": time.time(),
+             "seconds": None}
         )  # fmt: skip
     new = _add(store, answers)
     return Taken(new, len(answers) - new, n_open, aside)
@@ -136,11 +137,17 @@ def _add(store: Store, answers: list[dict[str, Any]]) -> int:
 
 def _labels(value: Any, schema: LabelSchema) -> Labels | None:
     if isinstance(value, str) and schema.kind == "multi":
-        value = [] if value.strip() == "none" else value.split("|")
+        value = [] if value.strip() == "none" and "none" not in schema.index() else value.split("|")
     names = [str(v).strip() for v in value] if isinstance(value, list) else [str(value).strip()]
+    names = [name if name in schema.index() else _ran(name) for name in names]
     if any(name not in schema.index() for name in names) or (schema.kind == "single" and len(names) != 1):
         return None
     return tuple(name for name in schema.names if name in names)
+
+
+def _ran(name: str) -> str:
+    """A cell as it was before `_inert`: someone copied the guess of a spreadsheet's table."""
+    return name[1:] if name.startswith("'") and name[1:].startswith(FORMULA) else name
 
 
 def _keys() -> Any:

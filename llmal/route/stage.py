@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from llmal.answers import best
 from llmal.context import Context
 from llmal.plugins import Plugin
-from llmal.records import Annotation, Labels, LabelSchema, Route, Tally, canonical, recipe
+from llmal.records import Annotation, Labels, LabelSchema, Route, Tally, canonical, recipe, unasked
 from llmal.store import schema as t
 from llmal.store.store import Store
 
@@ -54,6 +54,9 @@ def run(
 ) -> Tally:
     """Route every item of the corpus that has no route under the current recipe.
 
+    An audit item that a person answered keeps that answer; what a machine would have done with it is kept
+    beside, under `unasked`, because that is what the audit sample measures.
+
     Args:
         router: the plug-in.
         store: of the run.
@@ -65,7 +68,7 @@ def run(
     Returns:
         Routes wanted and new; the note counts who answers.
     """
-    answers = store.answers()
+    answers = store.answers(schema.names)
     name = route_recipe(router, student, decisions, answers)
     active = store.active()
     have = store.routes(name)
@@ -81,7 +84,14 @@ def run(
     machine = [case for case in cases if case.item not in answers]
     routes = [Route(s, "person", answers[s], 1.0, "a person answered") for s in fresh if s in answers]
     routes += router.route(machine)
-    new = store.add(t.route, [{**r._asdict(), "labels": canonical(r.labels), "recipe": name} for r in routes])
+    audited = answers.keys() & set(store.audit())
+    as_if = router.route([case for case in cases if case.item in audited])
+    with store.begin() as db:  # what is measured first: the routes that count are then always the newest
+        store.add(t.route, _facts(unasked(name), as_if), db=db)
+        new = store.add(t.route, _facts(name, routes), db=db)
     who = [r.who for r in routes]
     return Tally(len(active), new, ", ".join(f"{who.count(w)} {w}" for w in ("student", "llm", "person")))
 
+
+def _facts(name: str, routes: list[Route]) -> list[dict[str, Any]]:
+    return [{**r._asdict(), "labels": canonical(r.labels), "recipe": name} for r in routes]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -13,14 +15,15 @@ SMALL = 5
 """Clusters of this size or less are outliers to the method (reference code)."""
 
 LARGEST = 5_000
-"""Rows of one cluster whose neighbours are computed; a larger cluster is sampled, typicality needs no more."""
+"""Rows of one cluster whose neighbours are computed; a larger one is sampled, typicality needs no more."""
 
 
 class TypiClust(Selector):
     """Typical rows of uncovered clusters (TPCRP), for small budgets. Source: Hacohen et al. 2022.
 
-    Distances are plain Euclidean, as the paper says; the authors' code takes squared ones, which `squared: true`
-    reproduces. Where fewer usable clusters exist than picks, clusters are served in turns.
+    Distances are plain Euclidean, as the paper says; the authors' code takes squared ones, which
+    `squared: true` reproduces. Where fewer usable clusters exist than picks, clusters are served in turns,
+    each by the typicality its rows had at the start; the reference computes it anew after each pick.
     """
 
     neighbours: int = Field(20, ge=1, description="neighbours within the cluster that define typicality")
@@ -60,27 +63,42 @@ class TypiClust(Selector):
         size = np.bincount(label)
         taken = np.bincount(label, weights=labelled, minlength=len(size))
         order = np.lexsort((np.arange(len(size)), -size, taken))
-        usable = [c for c in order if size[c] > SMALL]
-        rest = [c for c in order if size[c] <= SMALL]  # only when nothing else is left: k rows are promised
-        queues = {c: self._by_typicality(vectors, np.flatnonzero((label == c) & ~labelled), rng) for c in usable}
+        usable = [int(c) for c in order if size[c] > SMALL]
+        rest = [
+            int(c) for c in order if size[c] <= SMALL
+        ]  # only when nothing else is left: k rows are promised
+        free = np.flatnonzero(~labelled)
+        by_cluster = free[np.argsort(label[free], kind="stable")]
+        members = np.split(by_cluster, np.cumsum(np.bincount(label[free], minlength=len(size)))[:-1])
         picked: list[tuple[int, float, str]] = []
         for group in (usable, rest):
-            for c in rest if group is rest else ():
-                queues[c] = self._by_typicality(vectors, np.flatnonzero((label == c) & ~labelled), rng)
-            while len(picked) < k and any(queues[c] for c in group):
-                for c in group:
-                    if queues[c] and len(picked) < k:
-                        row, score = queues[c].pop(0)
-                        picked.append((row, score, f"typical (density {score:.3g}) of a cluster of {size[c]}"))
+            queues = {c: self._queue(vectors, members[c], rng) for c in group}
+            while queues and len(picked) < k:
+                for c in list(queues)[: k - len(picked)]:
+                    found = next(queues[c], None)
+                    if found is None:
+                        del queues[c]
+                    else:
+                        why = f"typical (density {found[1]:.3g}) of a cluster of {size[c]}"
+                        picked.append((*found, why))
         rows, scores, reasons = zip(*picked, strict=True) if picked else ((), (), ())
         return np.array(rows, np.int64), np.array(scores, np.float64), list(reasons)
 
-    def _by_typicality(
+    def _queue(
         self, vectors: NDArray[np.float32], members: NDArray[np.int64], rng: np.random.Generator
+    ) -> Iterator[tuple[int, float]]:
+        """Every row of one cluster, most typical first; nothing is computed before the first is asked for."""
+        while len(members):
+            part = (
+                members if len(members) <= LARGEST else np.sort(rng.choice(members, LARGEST, replace=False))
+            )
+            yield from self._by_typicality(vectors, part)
+            members = np.setdiff1d(members, part)
+
+    def _by_typicality(
+        self, vectors: NDArray[np.float32], members: NDArray[np.int64]
     ) -> list[tuple[int, float]]:
-        """Rows of one cluster with their typicality, 1 / (mean distance to its neighbours + 1e-5), highest first."""
-        if len(members) > LARGEST:
-            members = np.sort(rng.choice(members, LARGEST, replace=False))
+        """Rows with their typicality, 1 / (mean distance to their neighbours + 1e-5), highest first."""
         k = min(self.neighbours, len(members) // 2)
         if k == 0:
             return [(int(m), 1.0) for m in members]

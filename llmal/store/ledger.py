@@ -146,7 +146,10 @@ class Ledger:
         if end.status == "unsent":
             self._calls -= 1
         row = {**end._asdict(), "attempt": held.attempt, "exact": int(end.exact), "at": time.time()}
-        await self._journal.append([(t.outcome, [row]), *facts])
+        try:
+            await self._journal.append([(t.outcome, [row]), *facts])
+        finally:
+            self.let_go(held)
 
     async def append(self, facts: Facts) -> None:
         """Commit facts that no call paid for (a kept answer parsed anew)."""
@@ -171,14 +174,16 @@ class Ledger:
 def bill(store: Store) -> Bill:
     """What the run has spent so far; calls without an outcome count with their worst case."""
     o, a = t.outcome.c, t.attempt.c
-    sums = [sa.func.coalesce(sa.func.sum(x), 0) for x in (o.tokens_in, o.tokens_out, o.cost)]
-    ended = store.read(sa.select(sa.func.count(), *sums).where(o.status != "unsent"))[0]
-    open_calls = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(a.worst), 0)).where(_no_outcome())
-    unknown, worst = store.read(open_calls)[0]
-    fate = store.count(t.outcome, o.status == "unknown")
-    return Bill(
-        int(ended[0] + unknown), int(ended[1]), int(ended[2]), int(ended[3] + worst), int(unknown + fate)
+    unknown = sa.or_(o.status.is_(None), o.status == "unknown")
+    sums = (o.tokens_in, o.tokens_out, sa.func.coalesce(o.cost, a.worst), sa.case((unknown, 1), else_=0))
+    # One statement: calls that settle while it runs are counted once.
+    query = (
+        sa.select(sa.func.count(), *(sa.func.coalesce(sa.func.sum(x), 0) for x in sums))
+        .select_from(t.attempt)
+        .outerjoin(t.outcome, o.attempt == a.n)
+        .where(sa.func.coalesce(o.status, "") != "unsent")
     )
+    return Bill(*(int(x) for x in store.read(query)[0]))
 
 
 def unknown_fate(store: Store) -> list[tuple[int | None, str, int]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import socket
+import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ class Store:
         if db is None:
             with self.begin() as own:
                 return self.add(table, rows, db=own)
-        insert = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[db.dialect.name]
+        insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
         statement = insert(table).on_conflict_do_nothing()
         new = 0
         for batch in batched(rows, BATCH):
@@ -243,12 +243,16 @@ class Store:
         found = self.read(sa.select(c.item, c.verdict, c.score, c.reason).where(c.recipe == recipe))
         return {r[0]: Decision(*r) for r in found}
 
-    def answers(self) -> dict[int, Labels]:
-        """Item -> the newest answer of a person."""
+    def answers(self, names: Collection[str] | None = None) -> dict[int, Labels]:
+        """Item -> the newest answer of a person.
+
+        Args:
+            names: labels that exist now; an answer with another one is left out (it stays in the store).
+        """
         c = t.answer.c
-        return {
-            s: tuple(json.loads(labels)) for s, labels in self.read(sa.select(c.item, c.labels).order_by(c.n))
-        }
+        found = self.read(sa.select(c.item, c.labels).order_by(c.n))
+        newest = {s: tuple(json.loads(labels)) for s, labels in found}
+        return {s: labels for s, labels in newest.items() if names is None or set(labels) <= set(names)}
 
     def routes(self, recipe: str) -> dict[int, Route]:
         """Item -> who answers it under this recipe."""
@@ -388,5 +392,9 @@ def _backup(engine: sa.Engine, path: Path) -> None:
             return
         found = int(db.execute(sa.select(t.meta.c.value).where(t.meta.c.name == "version")).scalar() or 0)
     if 0 < found < VERSION:
-        shutil.copy2(path, path.with_name(f"store.v{found}.sqlite"))
+        copy = path.with_name(f"store.v{found}.sqlite")
+        # SQLite's own copy: after a crash the newest commits lie beside the file, in its write-ahead log.
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+        copy.chmod(0o600)
 

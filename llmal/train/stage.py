@@ -84,12 +84,12 @@ class TrainingSet(NamedTuple):
         return f"data-{hashlib.sha256(body).hexdigest()[:16]}"
 
 
-def training_set(store: Store, *, annotations: str, decisions: str) -> TrainingSet:
+def training_set(store: Store, *, schema: LabelSchema, annotations: str, decisions: str) -> TrainingSet:
     """Newest answers of people, else accepted annotations; audit items never, whoever labelled them."""
     reserved = set(store.audit())
     given = store.annotations(annotations)
     found = {s: (given[s].labels, "llm") for s, d in store.decisions(decisions).items() if d.verdict == "accept"}
-    found |= {s: (labels, "human") for s, labels in store.answers().items()}
+    found |= {s: (labels, "human") for s, labels in store.answers(schema.names).items()}
     items = sorted(set(found) - reserved)
     return TrainingSet(items, [found[s][0] for s in items], [found[s][1] for s in items])
 

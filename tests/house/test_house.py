@@ -21,7 +21,9 @@ FLOORS = (
     ("store", "prompts", "lm"),
     STAGES,
     ("spec", "predictor"),
-    ("runner", "setup", "bulk"),
+    ("state", "setup", "bulk"),
+    ("labels",),
+    ("runner",),
     ("report",),
     ("cli",),
 )

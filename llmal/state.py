@@ -1,0 +1,182 @@
+"""Where a run stands: the names of the facts its file asks for, and what they add up to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llmal.context import Context
+from llmal.errors import UserError
+from llmal.spec import Pipeline
+from llmal.store import schema as t
+from llmal.store.ledger import PICO, Bill, bill
+from llmal.store.store import Store
+
+if TYPE_CHECKING:
+    from llmal.export.stage import Parcel
+
+
+class Recipes(NamedTuple):
+    """Names of the facts the current file asks for; empty until known."""
+
+    vectors: str
+    annotations: str
+    decisions: str
+    student: str = ""
+    route: str = ""
+    measures: str = ""
+
+
+def recipes(pipeline: Pipeline, ctx: Context, store: Store | None = None) -> Recipes:
+    """The recipes the file asks for; those from the student on need the store's facts."""
+    schema = pipeline.label_schema()
+    vectors = pipeline.embed.recipe()
+    annotations = pipeline.annotate.recipe_for(schema, ctx, vectors)
+    decisions = pipeline.filter.recipe_for(annotations)
+    names = Recipes(vectors, annotations, decisions)
+    if store is None:
+        return names
+    from llmal.evaluate.stage import evaluate_recipe, known_answers
+    from llmal.route.stage import route_recipe
+    from llmal.train.stage import student_recipe, training_set
+
+    data = training_set(store, schema=schema, annotations=annotations, decisions=decisions)
+    student = student_recipe(pipeline.train.final, data, schema, vectors, ctx)
+    route = route_recipe(pipeline.route, student, decisions, store.answers(schema.names))
+    measures = evaluate_recipe(student, route, annotations, known_answers(store, schema))
+    return names._replace(student=student, route=route, measures=measures)
+
+
+class Outcome(NamedTuple):
+    """What a run came to; `as_json` is what `llmal run --json` prints.
+
+    Attributes:
+        run: the run's folder.
+        items: distinct texts in the corpus; `rows` the rows they stand for, `skipped` reason -> rows set aside.
+        bill: calls, tokens and cost of the run so far, and calls whose fate is unknown.
+        labels: counts by `source` and by `verdict`.
+        waiting: items that wait for people.
+        measures: name -> value, low, high, n.
+        export: the exported folder, or None.
+        facts_added: facts this invocation appended.
+        seconds: by stage, of this invocation.
+        stopped: why rounds ended.
+        repeated: items asked again because a crash left their call's fate unknown.
+    """
+
+    run: Path
+    items: int
+    rows: int
+    skipped: dict[str, int]
+    bill: Bill
+    local: bool
+    labels: dict[str, dict[str, int]]
+    waiting: int
+    measures: dict[str, dict[str, Any]]
+    export: Path | None
+    facts_added: int
+    seconds: dict[str, float]
+    stopped: str
+    repeated: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for scripts."""
+        usd = None if self.local else self.bill.cost / PICO
+        return {
+            "run": str(self.run),
+            "items": self.items,
+            "rows": self.rows,
+            "skipped": self.skipped,
+            "calls": self.bill.calls,
+            "cost": {"usd": usd, "tokens_in": self.bill.tokens_in, "tokens_out": self.bill.tokens_out,
+                     "calls_of_unknown_fate": self.bill.unknown},
+            "labels": self.labels,
+            "waiting_for_people": self.waiting,
+            "measures": self.measures,
+            "export": str(self.export) if self.export else None,
+            "facts_added": self.facts_added,
+            "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
+            "stopped": self.stopped,
+            "asked_again_after_a_crash": self.repeated,
+        }  # fmt: skip
+
+
+def outcome(
+    pipeline: Pipeline, store: Store, ctx: Context, *, seconds: dict[str, float] | None = None, stopped: str = "",
+    repeated: list[str] | None = None,
+) -> Outcome:  # fmt: skip
+    """The state of a run, from its store alone."""
+    from llmal.review.stage import waiting
+
+    schema = pipeline.label_schema()
+    names = recipes(pipeline, ctx, store)
+    rows = store.rows()
+    skipped: dict[str, int] = {}
+    for r in rows:
+        if r.skipped:
+            reason = r.skipped.split(":")[0].split(" row ")[0]
+            skipped[reason] = skipped.get(reason, 0) + 1
+    verdicts = [d.verdict for d in store.decisions(names.decisions).values()]
+    routes = store.routes(names.route)
+    answers = store.answers(schema.names)
+    sources = {"human": len(answers), "llm": 0, "student": 0, "none": 0}
+    for s, r in routes.items():
+        if s not in answers:
+            sources["none" if r.who == "person" else r.who] += 1
+    kept = store.fact(t.student, names.student)
+    export = store.folder / "export"
+    return Outcome(
+        run=store.folder,
+        items=len(store.active()),
+        rows=len(rows),
+        skipped=skipped,
+        bill=bill(store),
+        local=getattr(pipeline.annotate, "price", None) == "local",
+        labels={"source": sources, "verdict": {v: verdicts.count(v) for v in ("accept", "hold", "drop")}},
+        waiting=len(
+            waiting(
+                store,
+                names=schema.names,
+                route=names.route if routes else None,
+                people=pipeline.budget.people,
+            )
+        ),
+        measures=measures(store, names.measures),
+        export=export if kept is not None and (export / "llmal.json").is_file() else None,
+        facts_added=store.added,
+        seconds=seconds or {},
+        stopped=stopped,
+        repeated=repeated or [],
+    )
+
+
+def measures(store: Store, name: str) -> dict[str, dict[str, Any]]:
+    """Measure name -> value, low, high, n."""
+    c = t.measure.c
+    found = store.read(t.measure.select().where(c.recipe == name).order_by(c.name))
+    return {m.name: {"value": m.value, "low": m.low, "high": m.high, "n": m.n} for m in found}
+
+
+def parcel(pipeline: Pipeline, store: Store, ctx: Context) -> Parcel:
+    """What an exporter gets: the final student, and the facts for its card."""
+    import llmal
+    from llmal.export.stage import Parcel
+
+    names = recipes(pipeline, ctx, store)
+    kept = store.fact(t.student, names.student)
+    if kept is None:
+        raise UserError(
+            "there is no final student yet", where=str(store.folder), hint="Run `llmal run` first"
+        )
+    final = pipeline.train.final
+    facts = {
+        "llmal": llmal.__version__,
+        "data": names.student,
+        "trained_on": kept.n_items,
+        "sources": json.loads(kept.note)["sources"],
+        "measures": measures(store, names.measures),
+    }
+    threshold = getattr(pipeline.route, "at_least", None)
+    return Parcel(store.folder / kept.folder, final.name, pipeline.embed, pipeline.label_schema(), threshold,
+                  getattr(final, "max_length", None), facts)  # fmt: skip

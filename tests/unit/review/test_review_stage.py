@@ -1,0 +1,71 @@
+"""What waits for people: audit first and without a guess, then the least sure; never more than people may be asked."""
+
+import json
+
+import pytest
+
+from llmal.context import Context
+from llmal.corpus import CorpusSpec, read, text_key
+from llmal.records import Label, LabelSchema
+from llmal.review.stage import run, waiting
+from llmal.store import schema as t
+from llmal.store.store import open_store
+
+SCHEMA = LabelSchema("single", (Label(name="bug"), Label(name="billing")), True)
+NAMES = SCHEMA.names
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Ten items: 0 to 2 reserved (0 has gold), 3 to 6 routed to people, the rest to machines."""
+    opened = open_store(tmp_path / "run")
+    path = tmp_path / "c.jsonl"
+    rows = [{"text": f"t{i}", "label": "bug" if i in (0, 5) else None} for i in range(10)]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    opened.put_corpus("c", "d", read(CorpusSpec(path="c.jsonl", gold="label"), path, SCHEMA), text_key)
+    opened.add(t.audit, [{"item": i, "at": 0.0} for i in range(3)])
+    base = {"recipe": "r", "labels": '["bug"]', "reason": "unsure"}
+    sure = {3: 0.6, 4: 0.4, 5: None, 6: 0.4}
+    opened.add(t.route, [{**base, "item": i, "who": "person" if i in sure else "student", "confidence": sure.get(i, 0.99)} for i in range(10)])
+    yield opened
+    opened.close()
+
+
+def answer(store, item, label="bug"):
+    n = 1 + store.count(t.answer)
+    store.add(t.answer, [{"n": n, "item": item, "person": "p", "labels": json.dumps([label]), "note": "", "source": "s", "line": n, "at": 0.0, "seconds": None}])
+
+
+def test_audit_items_come_first_without_a_guess_then_the_least_sure(store):
+    queue = waiting(store, names=NAMES, route="r", people=None)
+    assert [w.item for w in queue] == [1, 2, 5, 4, 6, 3]
+    assert [(w.why, w.guess, w.confidence) for w in queue[:2]] == [("audit", (), None)] * 2
+    assert (queue[3].why, queue[3].guess, queue[3].confidence) == ("unsure", ("bug",), 0.4)
+
+
+def test_before_any_route_only_the_audit_waits(store):
+    assert [w.item for w in waiting(store, names=NAMES, route=None, people=None)] == [1, 2]
+
+
+def test_what_is_answered_waits_no_more_and_counts_against_the_cap(store):
+    answer(store, 4)
+    answer(store, 1)
+    assert [w.item for w in waiting(store, names=NAMES, route="r", people=None)] == [2, 5, 6, 3]
+    assert [w.item for w in waiting(store, names=NAMES, route="r", people=3)] == [2]
+    assert waiting(store, names=NAMES, route="r", people=1) == []
+
+
+def test_an_answer_whose_label_is_gone_has_to_be_given_again(store):
+    answer(store, 1, "removed")
+    assert 1 in [w.item for w in waiting(store, names=NAMES, route="r", people=None)]
+
+
+def test_items_that_left_the_corpus_wait_no_more(store, tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "t2"}\n{"text": "t3"}\n', encoding="utf-8")
+    store.put_corpus("c", "e", read(CorpusSpec(path="d.jsonl"), path, SCHEMA), text_key)
+    assert [w.item for w in waiting(store, names=NAMES, route="r", people=None)] == [2, 3]
+
+
+def test_the_stage_says_how_many_wait(store, tmp_path):
+    assert run(store, Context(tmp_path, home=tmp_path), names=NAMES, route="r", people=None)[:2] == (6, 0)
