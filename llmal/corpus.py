@@ -203,7 +203,9 @@ def shown(value: str, *, limit: int = 80) -> str:
 def listed(names: Iterable[str], *, most: int = 20) -> str:
     """Names from data for one line of a message; a file of a million columns is not spelt out."""
     every = list(names)
-    return ", ".join([*map(shown, every[:most]), *([f"and {len(every) - most} more"] if len(every) > most else [])])
+    return ", ".join(
+        [*map(shown, every[:most]), *([f"and {len(every) - most} more"] if len(every) > most else [])]
+    )
 
 
 def _gold(value: Any, schema: LabelSchema, where: str) -> Labels | None:
@@ -326,7 +328,9 @@ def _csv_header(header: list[str] | None, path: Path) -> list[str]:
     seen: set[str] = set()
     for name in filter(None, header):  # blank headings are a spreadsheet's empty columns: harmless
         if name in seen:
-            raise CorpusError(f"the heading '{shown(name)}' stands twice", where=f"{path.name}:1", hint="Rename one")
+            raise CorpusError(
+                f"the heading '{shown(name)}' stands twice", where=f"{path.name}:1", hint="Rename one"
+            )
         seen.add(name)
     return header
 
@@ -360,7 +364,9 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 records = [] if batch is None else batch.to_pylist()
             except (pa.ArrowException, OSError, ValueError) as error:
                 where = f"{path.name}:{position + 1}"
-                raise CorpusError("not readable as Parquet from this row", where=where, hint=shown(str(error))) from error
+                raise CorpusError(
+                    "not readable as Parquet from this row", where=where, hint=shown(str(error))
+                ) from error
             if batch is None:
                 return
             for record in records:

@@ -97,7 +97,7 @@ def known(group: str) -> dict[str, str]:
 
 @cache
 def _installed(group: str) -> tuple[tuple[str, str], ...]:
-    """Entry points of a stage: looking through every installed package takes milliseconds, so once a process."""
+    """Entry points of a stage, looked up once a process: that reads the metadata of every installed package."""
     return tuple((point.name, point.value) for point in entry_points(group=f"llmal.{group}"))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmal.context import Context
-from llmal.corpus import CorpusSpec, Row, listed, read, records
+from llmal.corpus import CorpusSpec, Row, listed, read, records, shown
 from llmal.errors import CorpusError, LlmalError, UserError
 from llmal.plugins import find, known
 from llmal.prompts.file import DEFAULT_PROMPT, load_prompt
@@ -51,7 +51,9 @@ def write_pipeline(corpus: Path, labels: list[str], out: Path) -> dict[str, str]
     try:
         named = LabelsSpec.model_validate({"names": labels})
     except ValidationError as error:
-        raise UserError(str(error.errors()[0]["msg"]).removeprefix("Value error, "), where="--labels") from error
+        raise UserError(
+            str(error.errors()[0]["msg"]).removeprefix("Value error, "), where="--labels"
+        ) from error
     first = next((r for _, r in records(corpus) if isinstance(r, dict)), None)
     if first is None:
         raise CorpusError("no readable row", where=str(corpus))
@@ -96,7 +98,11 @@ def check_pipeline(file: Path) -> dict[str, Any]:
         demonstrations(load_prompt(ctx.path(prompt)), pipeline.label_schema())
     pipeline.annotate.recipe_for(pipeline.label_schema(), ctx, pipeline.embed.recipe())
     if not pipeline.corpus.path.startswith("hf://"):
-        for _, row in zip(range(100), read(pipeline.corpus, ctx.path(pipeline.corpus.path), pipeline.label_schema()), strict=False):
+        for _, row in zip(
+            range(100),
+            read(pipeline.corpus, ctx.path(pipeline.corpus.path), pipeline.label_schema()),
+            strict=False,
+        ):
             del row
     return {"file": str(file), "labels": pipeline.label_schema().names, "pipeline": pipeline.to_spec()}
 
@@ -120,7 +126,11 @@ def plan(file: Path, folder: Path) -> dict[str, Any]:
     fresh = max(0, wanted - answered)
     share = fresh / max(1, len(items))
     one = pipeline.annotate.estimate(items, schema, ctx)
-    calls, tokens_in, tokens_out = round(one.calls * share), round(one.tokens_in * share), round(one.tokens_out * share)
+    calls, tokens_in, tokens_out = (
+        round(one.calls * share),
+        round(one.tokens_in * share),
+        round(one.tokens_out * share),
+    )
     in_flight = getattr(pipeline.annotate, "in_flight", 1)
     gold = sum(r.gold is not None for r in rows)
     return {
@@ -209,7 +219,13 @@ def _packages() -> list[dict[str, str]]:
         bad, words = refused.get(name, ((), ""))
         if name == "cleanlab" and tuple(map(int, version.split(".")[:2])) < (2, 9):
             bad, words = (version,), "AGPL before 2.9; upgrade it"
-        found.append(_found("bad" if version in bad else "ok", name, f"{version} {words}".strip() if version in bad else version))
+        found.append(
+            _found(
+                "bad" if version in bad else "ok",
+                name,
+                f"{version} {words}".strip() if version in bad else version,
+            )
+        )
     return found
 
 
@@ -236,9 +252,13 @@ def _store(run: Path) -> dict[str, str]:
         return _found("bad", "store", str(error))
     try:
         with store.engine.connect() as db:
-            words = db.exec_driver_sql("PRAGMA integrity_check").scalar_one()
+            words = db.exec_driver_sql("PRAGMA integrity_check(1)").scalars().first()
     except sa.exc.DatabaseError as error:
         words = str(error.orig)
     finally:
         store.close()
-    return _found("ok" if words == "ok" else "bad", "store", "whole" if words == "ok" else f"damaged: {words[:120]}")
+    return _found(
+        "ok" if words == "ok" else "bad",
+        "store",
+        "whole" if words == "ok" else f"damaged: {shown(str(words), limit=120)}",
+    )

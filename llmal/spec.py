@@ -31,7 +31,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-# Control characters, line breaks of any kind and lone surrogates: no prompt, table or store holds them as a name.
+# Control characters, line breaks of any kind, lone surrogates: no prompt, table or store holds them in a name.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -112,7 +112,9 @@ class AuditSpec(_Part):
     """The random sample on which everything is measured; answered by gold or people, never trained on."""
 
     size: int = Field(100, ge=0, description="items to reserve")
-    annotate: bool = Field(False, description="ask the annotator about them too, so that it is measured (costs calls)")
+    annotate: bool = Field(
+        False, description="ask the annotator about them too, so that it is measured (costs calls)"
+    )
 
 
 class RoundsSpec(_Part):
@@ -132,7 +134,9 @@ class SelectSpec(_Part):
     @classmethod
     def _cold(cls, value: Any) -> Any:
         if value.needs_probs:
-            raise ValueError(f"'{value.name}' needs a student, and at the start there is none; use it under `then`")
+            raise ValueError(
+                f"'{value.name}' needs a student, and at the start there is none; use it under `then`"
+            )
         return value
 
 
@@ -203,7 +207,9 @@ class Pipeline(BaseModel):
     def from_document(cls, document: Document) -> Pipeline:
         """Check a parsed file; see `from_yaml`."""
         if not isinstance(document.data, dict):
-            raise SpecError([f"{document.name}:1:1: expected keys such as corpus: and labels:; see `llmal init`"])
+            raise SpecError(
+                [f"{document.name}:1:1: expected keys such as corpus: and labels:; see `llmal init`"]
+            )
         try:
             return cls.model_validate(document.data)
         except ValidationError as error:
@@ -267,11 +273,15 @@ def _is_default_plugin(value: Any, default: Any) -> bool:
 
 def _by_line(problem: str) -> tuple[int, int, str]:
     parts = problem.split(":")
-    return (int(parts[1]), int(parts[2]), problem) if len(parts) > 2 and parts[1].isdigit() else (0, 0, problem)
+    return (
+        (int(parts[1]), int(parts[2]), problem) if len(parts) > 2 and parts[1].isdigit() else (0, 0, problem)
+    )
 
 
 def _problem(cls: type[BaseModel], document: Document, error: Any) -> str:
-    place = tuple(p for p in error["loc"] if not (isinstance(p, str) and p in ("str", "Label", "local", "PriceSpec")))
+    place = tuple(
+        p for p in error["loc"] if not (isinstance(p, str) and p in ("str", "Label", "local", "PriceSpec"))
+    )
     name = ".".join(map(str, place))
     where = document.where(place)
     kind = error["type"]

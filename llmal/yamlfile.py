@@ -70,7 +70,9 @@ def read_yaml(text: str, name: str, *, first_line: int = 1) -> Document:
     try:
         data = reader.plain(node, ()) if node is not None else None
     except RecursionError as error:
-        raise SpecError([f"{name}: values nested without end; an alias that holds itself is refused"]) from error
+        raise SpecError(
+            [f"{name}: values nested without end; an alias that holds itself is refused"]
+        ) from error
     if reader.problems:
         raise SpecError(reader.problems)
     return Document(name, data, reader.places)

@@ -80,7 +80,9 @@ class Annotator(Plugin):
 
     def recipe_for(self, schema: LabelSchema, ctx: Context, vectors_recipe: str) -> str:
         """Hash of all that determines an answer."""
-        return recipe("annotation", self.recipe(), schema.recipe(), vectors_recipe if self.uses_vectors else "")
+        return recipe(
+            "annotation", self.recipe(), schema.recipe(), vectors_recipe if self.uses_vectors else ""
+        )
 
     @abstractmethod
     def annotate(self, items: list[Item], schema: LabelSchema, desk: Desk) -> Iterable[Annotation]:

@@ -47,7 +47,11 @@ def known_answers(store: Store, schema: LabelSchema) -> dict[int, Labels]:
     """Audit item -> people's answer: the newest one given, else the gold of the corpus."""
     gold, answers = store.gold(), store.answers(schema.names)
     active = set(store.active())
-    return {s: answers.get(s, gold.get(s, ())) for s in store.audit() if s in active and (s in answers or s in gold)}
+    return {
+        s: answers.get(s, gold.get(s, ()))
+        for s in store.audit()
+        if s in active and (s in answers or s in gold)
+    }
 
 
 def evaluate_recipe(student: str, route: str, annotations: str, known: dict[int, Labels]) -> str:
@@ -92,7 +96,9 @@ def run(
         for n, e in rows.items()
     ]  # fmt: skip
     accuracy = rows["student.accuracy"]
-    words = f"student accuracy {accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}], n = {accuracy.n}"
+    words = (
+        f"student accuracy {accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}], n = {accuracy.n}"
+    )
     return Tally(len(facts), store.add(t.measure, facts), words)
 
 
@@ -108,7 +114,11 @@ def _rows(who: str, measures: dict[str, Estimate]) -> dict[str, Estimate]:
 def _routed(store: Store, route: str, items: list[int], gold: list[Labels]) -> dict[str, Estimate]:
     """Share of audit items a machine would have answered, and how often it would have been right."""
     routes = store.routes(route) | store.routes(unasked(route))
-    machine = [(routes[s].labels, g) for s, g in zip(items, gold, strict=True) if s in routes and routes[s].who != "person"]
+    machine = [
+        (routes[s].labels, g)
+        for s, g in zip(items, gold, strict=True)
+        if s in routes and routes[s].who != "person"
+    ]
     found = {"accepted.coverage": wilson(len(machine), len(items))}
     if machine:
         found["accepted.accuracy"] = wilson(sum(labels == g for labels, g in machine), len(machine))

@@ -68,7 +68,12 @@ _OVER_ITEMS: dict[str, dict[str, Callable[[Table, Table], float]]] = {
         "macro_f1": lambda given, truth: agreement.multilabel_macro_f1(truth, given),
         "micro_f1": lambda given, truth: agreement.multilabel_micro_f1(truth, given),
         "kappa": lambda given, truth: float(
-            np.mean([agreement.cohen_kappa(truth[:, c].astype(int), given[:, c].astype(int), 2) for c in range(truth.shape[1])])
+            np.mean(
+                [
+                    agreement.cohen_kappa(truth[:, c].astype(int), given[:, c].astype(int), 2)
+                    for c in range(truth.shape[1])
+                ]
+            )
         ),
     },
 }
@@ -80,7 +85,9 @@ def _resampled(
     """Bootstrap of a measure, or None where the sample is too small for it to be defined."""
     try:
         return bootstrap(function, given, truth, rng=rng, resamples=RESAMPLES)
-    except ValueError:  # one item, or a measure undefined on most resamples: no number is better than a false one
+    except (
+        ValueError
+    ):  # one item, or a measure undefined on most resamples: no number is better than a false one
         return None
 
 

@@ -37,7 +37,9 @@ class Confidence(Filter):
             return Decision(a.item, "hold", None, WHY[a.status])
         if a.confidence is None:
             verdict: Literal["accept", "hold"] = "accept" if self.unknown == "accept" else "hold"
-            return Decision(a.item, verdict, None, f"no confidence was given; filter.unknown is {self.unknown}")
+            return Decision(
+                a.item, verdict, None, f"no confidence was given; filter.unknown is {self.unknown}"
+            )
         sure = a.confidence >= self.at_least
         sign = ">=" if sure else "<"
         reason = f"{a.kind} confidence {a.confidence:.3f} {sign} {self.at_least:g}"

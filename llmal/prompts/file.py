@@ -77,7 +77,9 @@ def load_prompt(path: Path | None = None) -> PromptFile:
         ) from error
     match = _FRONT.match(source)
     if match is None and _OPEN.match(source):
-        raise PromptError("the front matter has no end", where=f"{path.name}:1:1", hint="Close it with a line ---")
+        raise PromptError(
+            "the front matter has no end", where=f"{path.name}:1:1", hint="Close it with a line ---"
+        )
     fields: dict[str, Any] = {}
     body = source
     if match:

@@ -14,7 +14,10 @@ from llmal.records import Item, LabelSchema, recipe
 _SLOT = "\x1aITEM\x1a"  # stands in no prompt file: it is only ever put in and taken out here
 # What a text could use to pose as the frame around it: DSPy's field markers and chat templates' role tokens.
 _MARKERS = re.compile(
-    r"\[(?=\[\s*##)|<(?=[|\uff5c][^|\uff5c<>\n]{1,40}[|\uff5c]>)|<(?=(?:start|end)_of_turn>|/?s>)|\[(?=/?INST\])|<(?=</?SYS>>)",
+    r"\[(?=\[\s*##)"
+    r"|<(?=[|\uff5c][^|\uff5c<>\n]{1,40}[|\uff5c]>)"
+    r"|<(?=(?:start|end)_of_turn>|/?s>|</?SYS>>)"
+    r"|\[(?=/?INST\])",
     re.IGNORECASE,
 )
 

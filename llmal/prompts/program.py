@@ -70,8 +70,14 @@ def demonstrations(prompt: PromptFile, schema: LabelSchema) -> list[dict[str, An
         names = (demo.label,) if isinstance(demo.label, str) else demo.label
         unknown = [name for name in names if name not in codes]
         if unknown or (schema.kind == "single" and len(names) != 1):
-            words = f"label '{unknown[0]}' is not one of labels.names" if unknown else "exactly one label is needed"
-            raise PromptError(f"demonstration {n}: {words}", where="annotate.prompt", hint=f"Known: {', '.join(codes)}")
+            words = (
+                f"label '{unknown[0]}' is not one of labels.names"
+                if unknown
+                else "exactly one label is needed"
+            )
+            raise PromptError(
+                f"demonstration {n}: {words}", where="annotate.prompt", hint=f"Known: {', '.join(codes)}"
+            )
         answer: Any = [codes[name] for name in names]
         shown.append({field: demo.text, "answer": answer[0] if schema.kind == "single" else answer})
     return shown

@@ -49,7 +49,9 @@ def waiting(store: Store, *, names: Collection[str], route: str | None, people: 
     return queue[:left]
 
 
-def run(store: Store, ctx: Context, *, names: Collection[str], route: str | None, people: int | None) -> Tally:
+def run(
+    store: Store, ctx: Context, *, names: Collection[str], route: str | None, people: int | None
+) -> Tally:
     """Count what waits; handing out and taking back is `review.table`.
 
     Returns:

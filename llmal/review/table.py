@@ -48,14 +48,18 @@ def hand_out(store: Store, queue: list[Waiting], path: Path, *, spreadsheet: boo
     if path.suffix == ".jsonl":
         return write_jsonl(path, rows)
     if path.suffix != ".csv":
-        raise ReviewError(f"unknown kind of table '{path.suffix}'", where=path.name, hint="Use .jsonl or .csv")
+        raise ReviewError(
+            f"unknown kind of table '{path.suffix}'", where=path.name, hint="Use .jsonl or .csv"
+        )
     part = path.with_name(path.name + ".part")
     n = 0
     with part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for row in rows:
-            cells = {k: "|".join(v) if isinstance(v, list) else ("" if v is None else v) for k, v in row.items()}
+            cells = {
+                k: "|".join(v) if isinstance(v, list) else ("" if v is None else v) for k, v in row.items()
+            }
             writer.writerow({k: _inert(v) for k, v in cells.items()} if spreadsheet else cells)
             n += 1
     part.replace(path)
@@ -113,12 +117,14 @@ def take_back(store: Store, path: Path, schema: LabelSchema, *, person: str = "s
         labels = _labels(value, schema)
         seq = keys.get(str(row["item"]))
         if seq is None or labels is None:
-            aside.append(f"{where}: {'no such item' if seq is None else f'no label called {shown(str(value))!r}'}")
+            aside.append(
+                f"{where}: {'no such item' if seq is None else f'no label called {shown(str(value))!r}'}"
+            )
             continue
         answers.append(
-            {"item": seq, "person": repaired(str(row.get("person") or person))[0], "labels": json.dumps(labels),
-             "note": repaired(str(row.get("note") or ""))[0], "source": digest, "line": line, "at": time.time(),
-             "seconds": None}
+            {"item": seq, "person": repaired(str(row.get("person") or person))[0],
+             "labels": json.dumps(labels), "note": repaired(str(row.get("note") or ""))[0], "source": digest,
+             "line": line, "at": time.time(), "seconds": None}
         )  # fmt: skip
     new = _add(store, answers)
     return Taken(new, len(answers) - new, n_open, aside)

@@ -50,7 +50,14 @@ def route_recipe(router: Router, student: str, decisions: str, answers: dict[int
 
 
 def run(
-    router: Router, store: Store, ctx: Context, *, schema: LabelSchema, student: str, annotations: str, decisions: str
+    router: Router,
+    store: Store,
+    ctx: Context,
+    *,
+    schema: LabelSchema,
+    student: str,
+    annotations: str,
+    decisions: str,
 ) -> Tally:
     """Route every item of the corpus that has no route under the current recipe.
 
@@ -79,7 +86,8 @@ def run(
     accepted = {s for s, d in store.decisions(decisions).items() if d.verdict == "accept"}
     probs = np.asarray(store.load(student)[fresh])
     cases = [
-        Case(s, *best(row, schema), given[s] if s in accepted else None) for s, row in zip(fresh, probs, strict=True)
+        Case(s, *best(row, schema), given[s] if s in accepted else None)
+        for s, row in zip(fresh, probs, strict=True)
     ]
     machine = [case for case in cases if case.item not in answers]
     routes = [Route(s, "person", answers[s], 1.0, "a person answered") for s in fresh if s in answers]

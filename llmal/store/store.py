@@ -397,4 +397,3 @@ def _backup(engine: sa.Engine, path: Path) -> None:
         with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
         copy.chmod(0o600)
-

@@ -112,7 +112,7 @@ class TransformerModel(Model):
     """A sequence classifier with its tokenizer; `kind` says whether its outputs exclude each other."""
 
     def __init__(self, network: Any, tokenizer: Any, kind: str, max_length: int) -> None:
-        self.network = network
+        self.network = network.to(_device())
         self.tokenizer = tokenizer
         self.kind = kind
         positions = getattr(network.config, "max_position_embeddings", None) or max_length
@@ -191,6 +191,13 @@ def _fresh(name: str, schema: LabelSchema) -> tuple[Any, Any]:
         label2id={name: i for i, name in labels.items()},
         problem_type="single_label_classification" if schema.kind == "single" else "multi_label_classification",
     )
+
+
+def _device() -> str:
+    """The GPU when there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _has_bf16(device: str) -> bool:

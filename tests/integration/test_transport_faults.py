@@ -427,3 +427,19 @@ def test_an_optimiser_that_swallows_errors_still_ends_with_ours(caps, fault, cal
         with pytest.raises(LlmalError, match=r"calls are made|could cost|no credit"):
             few_shot(store, endpoint(server), 10, caps)
         assert server.n_requests == calls
+
+
+@pytest.mark.parametrize(("second_call", "attempts"), [(False, 1), (True, 2)])
+def test_the_count_at_the_endpoint_sees_an_adapter_that_calls_twice(second_call, attempts, store, server):
+    """Power check: DSPy's default adapter pays twice for a bad answer, and the counters tell."""
+    d, ledger = dspy(), Ledger(store, NO_CAPS)
+    server.faults = (Fault("prose"),)
+    twice = d.ChatAdapter(use_json_adapter_fallback=second_call)
+    with (
+        language_model(Transport(endpoint(server), ledger, Price(*PRICE)), "fake-lm", **OPTIONS) as lm,
+        d.context(lm=lm, adapter=twice),
+        pytest.raises(d.utils.exceptions.AdapterParseError),
+    ):
+        d.Predict(signature(load_prompt(), SCHEMA))(text="the app crashes")
+    ledger.close()
+    assert server.n_requests == bill(store).calls == attempts

@@ -1,4 +1,4 @@
-"""The corpus: every row is either an item's text or set aside with its reason; nothing is lost, nothing crashes."""
+"""The corpus: every row is an item's text or set aside with its reason; nothing is lost or crashes."""
 
 import csv
 import json
@@ -20,9 +20,33 @@ MULTI = SCHEMA._replace(kind="multi")
 
 few = settings(max_examples=60, deadline=None, database=None)
 
-# What breaks readers: lone surrogates, NUL, line breaks that are none in JSON, byte-order marks, hidden characters.
-NASTY = ["\ud800", "\udfff", "\0", "\u2028", "\u2029", "\x85", "\ufeff", "\x0b", "\x0c", "\x1c", "\r", "\r\n", "\n", '"', ",", "\t",
-         "\u202e", "\u200b", "\U000e0041", "e\u0301" * 40, "\ufffe", "=1+1", "{{7*7}}", "😀"]  # fmt: skip
+# Lone surrogates, NUL, line breaks that are none in JSON, byte-order marks, hidden characters.
+NASTY = [
+    "\ud800",
+    "\udfff",
+    "\0",
+    "\u2028",
+    "\u2029",
+    "\x85",
+    "\ufeff",
+    "\x0b",
+    "\x0c",
+    "\x1c",
+    "\r",
+    "\r\n",
+    "\n",
+    '"',
+    ",",
+    "\t",
+    "\u202e",
+    "\u200b",
+    "\U000e0041",
+    "e\u0301" * 40,
+    "\ufffe",
+    "=1+1",
+    "{{7*7}}",
+    "😀",
+]
 characters = st.one_of(st.sampled_from(NASTY), st.characters(), st.characters(categories=["Cs"]))
 ugly = st.lists(characters, min_size=1, max_size=12).map("".join)
 
@@ -65,13 +89,21 @@ good_lines = st.tuples(ugly, st.booleans()).map(
 )
 torn_lines = st.one_of(
     st.binary(min_size=1, max_size=30).map(lambda b: b"x" + b.replace(b"\n", b"")),
-    st.sampled_from([b"[1, 2]", b"7", b"null", b'{"text": "a"', b'{"text": "\xff"}', b"[" * 5000, b"NaN", b"9" * 5000]),
+    st.sampled_from(
+        [b"[1, 2]", b"7", b"null", b'{"text": "a"', b'{"text": "\xff"}', b"[" * 5000, b"NaN", b"9" * 5000]
+    ),
 )
 
 
-@given(st.lists(st.one_of(good_lines, good_lines, torn_lines), max_size=30), st.booleans(), st.sampled_from([b"\n", b"\r\n"]))
+@given(
+    st.lists(st.one_of(good_lines, good_lines, torn_lines), max_size=30),
+    st.booleans(),
+    st.sampled_from([b"\n", b"\r\n"]),
+)
 @few
-def test_every_line_of_an_ugly_jsonl_is_a_text_or_an_exception_with_its_reason(tmp_path_factory, lines, bom, end):
+def test_every_line_of_an_ugly_jsonl_is_a_text_or_an_exception_with_its_reason(
+    tmp_path_factory, lines, bom, end
+):
     path = tmp_path_factory.mktemp("c") / "c.jsonl"
     lines = [b'{"text": "first"}', *lines]
     path.write_bytes((b"\xef\xbb\xbf" if bom else b"") + end.join(lines))
@@ -82,9 +114,15 @@ def test_every_line_of_an_ugly_jsonl_is_a_text_or_an_exception_with_its_reason(t
     assert bool(reason) == (unreadable > max(1, 0.05 * len(lines)))
 
 
-@given(st.lists(ugly, min_size=1, max_size=20), st.booleans(), st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\n", csv.QUOTE_ALL)]))
+@given(
+    st.lists(ugly, min_size=1, max_size=20),
+    st.booleans(),
+    st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\n", csv.QUOTE_ALL)]),
+)
 @few
-def test_every_row_of_an_ugly_csv_is_a_text_or_an_exception_with_its_reason(tmp_path_factory, texts, bom, how):
+def test_every_row_of_an_ugly_csv_is_a_text_or_an_exception_with_its_reason(
+    tmp_path_factory, texts, bom, how
+):
     path = tmp_path_factory.mktemp("c") / "c.csv"
     encoding = "utf-8-sig" if bom else "utf-8"
     with path.open("w", encoding=encoding, errors="surrogatepass", newline="") as file:
@@ -137,7 +175,13 @@ def test_text_from_data_never_breaks_the_line_of_a_message(text):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.jsonl", b""), ("a.jsonl", b"\n \n"), ("a.csv", b""), ("a.csv", b"text,gold\n"), ("a.jsonl", b'{"text": " "}\n')],
+    [
+        ("a.jsonl", b""),
+        ("a.jsonl", b"\n \n"),
+        ("a.csv", b""),
+        ("a.csv", b"text,gold\n"),
+        ("a.jsonl", b'{"text": " "}\n'),
+    ],
 )
 def test_a_corpus_without_a_usable_text_is_refused_in_one_line(tmp_path, name, content):
     path = tmp_path / name
@@ -151,7 +195,10 @@ def test_one_row_is_a_corpus(tmp_path):
 
 
 def test_blank_null_and_invisible_texts_are_set_aside_as_empty_and_keep_their_id(tmp_path):
-    path = jsonl(tmp_path, *({"id": f"r{i}", "text": t} for i, t in enumerate(["", " \n\t", None, "\u200b\ufeff", "x"])))
+    path = jsonl(
+        tmp_path,
+        *({"id": f"r{i}", "text": t} for i, t in enumerate(["", " \n\t", None, "\u200b\ufeff", "x"])),
+    )
     rows = rows_of(path, id="id")
     assert [r.skipped for r in rows] == ["empty"] * 4 + [""]
     assert [r.id for r in rows] == ["r0", "r1", "r2", "r3", "r4"]
@@ -184,7 +231,10 @@ def test_a_row_without_its_id_is_named(tmp_path, missing):
 def test_lone_surrogates_and_nul_are_repaired_and_flagged(tmp_path):
     path = tmp_path / "c.jsonl"
     path.write_bytes(b'{"text": "a\\ud800b"}\n{"text": "a\\u0000b"}\n')
-    assert [(r.text, r.flags) for r in rows_of(path)] == [("a\ufffdb", ("broken characters",)), ("a\ufffdb", ("NUL",))]
+    assert [(r.text, r.flags) for r in rows_of(path)] == [
+        ("a\ufffdb", ("broken characters",)),
+        ("a\ufffdb", ("NUL",)),
+    ]
 
 
 def test_bad_utf_8_is_set_aside_with_the_byte_and_the_rest_is_kept(tmp_path):
@@ -215,7 +265,11 @@ def test_a_byte_order_mark_names_the_encoding(tmp_path, encoding, name):
 
 @pytest.mark.parametrize("name", ["c.jsonl", "c.csv"])
 def test_a_lone_surrogate_in_utf_16_costs_its_row_alone(tmp_path, name):
-    lines = ["text", "a", "\ud800", "c"] if name == "c.csv" else [f'{{"text": "{t}"}}' for t in ("a", "\ud800", "c")]
+    lines = (
+        ["text", "a", "\ud800", "c"]
+        if name == "c.csv"
+        else [f'{{"text": "{t}"}}' for t in ("a", "\ud800", "c")]
+    )
     path = tmp_path / name
     path.write_bytes(("\ufeff" + "\n".join(lines) + "\n").encode("utf-16-le", "surrogatepass"))
     rows = rows_of(path)
@@ -240,7 +294,9 @@ def test_line_separators_inside_a_text_split_no_row(tmp_path):
 
 def test_a_csv_quote_that_is_never_closed_is_refused_where_it_opens_instead_of_swallowing_rows(tmp_path):
     path = tmp_path / "c.csv"
-    path.write_text('id,text\n1,fine\n2,"oops\n' + "".join(f"{i},t\n" for i in range(3, 99)), encoding="utf-8")
+    path.write_text(
+        'id,text\n1,fine\n2,"oops\n' + "".join(f"{i},t\n" for i in range(3, 99)), encoding="utf-8"
+    )
     text = told(path)
     assert text.startswith("c.csv:3: not readable as CSV")
     assert "quotes" in text
@@ -272,7 +328,10 @@ def test_tsv_splits_at_tabs_alone(tmp_path):
 def test_a_text_of_10_mb_is_cut_by_the_files_own_policy_and_flagged(tmp_path, name):
     path = tmp_path / name
     text = "word " * 2_000_000
-    path.write_text(f"text\n{text}\nshort\n" if name == "c.csv" else f'{{"text": "{text}"}}\n{{"text": "short"}}\n', encoding="utf-8")
+    path.write_text(
+        f"text\n{text}\nshort\n" if name == "c.csv" else f'{{"text": "{text}"}}\n{{"text": "short"}}\n',
+        encoding="utf-8",
+    )
     rows = rows_of(path, max_chars=500)
     assert [len(r.text) for r in rows] == [500, 5]
     assert [r.flags for r in rows] == [("truncated",), ()]
@@ -296,10 +355,13 @@ def test_a_line_of_100_mb_takes_less_than_four_times_its_size_in_memory(tmp_path
         "from llmal.corpus import CorpusSpec, read; from llmal.records import Label, LabelSchema\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
         "before = peak(); path = Path(sys.argv[1])\n"
-        "rows = list(read(CorpusSpec(path='c.jsonl'), path, LabelSchema('single', (Label(name='a'),), True)))\n"
+        "schema = LabelSchema('single', (Label(name='a'),), True)\n"
+        "rows = list(read(CorpusSpec(path='c.jsonl'), path, schema))\n"
         "print(len(rows), len(rows[0].text), rows[0].flags[0], peak() - before)"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True
+    )
     n, length, flag, grown = done.stdout.split()
     assert (n, length, flag) == ("2", "20000", "truncated")
     assert int(grown) < 4 * path.stat().st_size
@@ -326,7 +388,9 @@ def test_a_file_of_a_million_columns_is_refused_without_spelling_them_out(tmp_pa
     assert "and 199980 more" in told(path)
 
 
-@pytest.mark.parametrize(("value", "kind"), [(3, "int"), (["a"], "list"), (True, "bool"), ({"a": 1}, "dict"), (1.5, "float")])
+@pytest.mark.parametrize(
+    ("value", "kind"), [(3, "int"), (["a"], "list"), (True, "bool"), ({"a": 1}, "dict"), (1.5, "float")]
+)
 def test_a_text_that_is_no_text_is_refused_with_its_kind_and_the_text_columns(tmp_path, value, kind):
     text = told(jsonl(tmp_path, {"text": value, "body": "words"}))
     assert text.startswith(f"c.jsonl:1: column 'text' holds {kind}, not text")
@@ -334,7 +398,9 @@ def test_a_text_that_is_no_text_is_refused_with_its_kind_and_the_text_columns(tm
 
 
 def test_gold_outside_the_labels_is_refused_at_its_line(tmp_path):
-    text = told(jsonl(tmp_path, {"text": "a", "label": "bug"}, {"text": "b", "label": "bgu\u202e\n"}), gold="label")
+    text = told(
+        jsonl(tmp_path, {"text": "a", "label": "bug"}, {"text": "b", "label": "bgu\u202e\n"}), gold="label"
+    )
     assert text.startswith("c.jsonl:2: gold label 'bgu\ufffd\ufffd' is not one of labels.names: bug, billing")
 
 
@@ -343,13 +409,22 @@ def test_a_gold_column_that_no_row_has_is_refused_not_ignored(tmp_path):
 
 
 def test_rows_may_lack_gold_where_others_have_it(tmp_path):
-    rows = rows_of(jsonl(tmp_path, {"text": "a"}, {"text": "b", "label": ""}, {"text": "c", "label": "bug"}), gold="label")
+    rows = rows_of(
+        jsonl(tmp_path, {"text": "a"}, {"text": "b", "label": ""}, {"text": "c", "label": "bug"}),
+        gold="label",
+    )
     assert [r.gold for r in rows] == [None, None, ("bug",)]
 
 
 @pytest.mark.parametrize(
     ("value", "gold"),
-    [(["billing", "bug"], ("bug", "billing")), ("bug|billing", ("bug", "billing")), ('["bug"]', ("bug",)), ([], ()), ("", None)],
+    [
+        (["billing", "bug"], ("bug", "billing")),
+        ("bug|billing", ("bug", "billing")),
+        ('["bug"]', ("bug",)),
+        ([], ()),
+        ("", None),
+    ],
 )
 def test_gold_of_several_labels_comes_as_a_list_or_with_bars(tmp_path, value, gold):
     assert rows_of(jsonl(tmp_path, {"text": "a", "label": value}), MULTI, gold="label")[0].gold == gold
@@ -357,7 +432,9 @@ def test_gold_of_several_labels_comes_as_a_list_or_with_bars(tmp_path, value, go
 
 @pytest.mark.parametrize("value", [5, '["bug"', {"bug": 1}, True])
 def test_gold_of_several_labels_that_is_no_list_is_refused_in_one_line(tmp_path, value):
-    assert told(jsonl(tmp_path, {"text": "a", "label": value}), MULTI, gold="label").startswith("c.jsonl:1: gold '")
+    assert told(jsonl(tmp_path, {"text": "a", "label": value}), MULTI, gold="label").startswith(
+        "c.jsonl:1: gold '"
+    )
 
 
 def test_parquet_rows_come_out_one_for_one(tmp_path):
@@ -381,7 +458,9 @@ def test_a_parquet_file_damaged_inside_is_refused_in_one_line(tmp_path):
     assert "not readable as Parquet" in told(path)
 
 
-@pytest.mark.parametrize("where", ["gone.jsonl", "http://host/c.jsonl", "file:///etc/passwd", ".", "/dev/zero"])
+@pytest.mark.parametrize(
+    "where", ["gone.jsonl", "http://host/c.jsonl", "file:///etc/passwd", ".", "/dev/zero"]
+)
 def test_what_is_no_file_is_refused_and_nothing_is_fetched(tmp_path, where):
     with pytest.raises(CorpusError, match="no such corpus file"):
         list(read(CorpusSpec(path=where), tmp_path / where, SCHEMA))

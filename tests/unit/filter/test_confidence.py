@@ -1,4 +1,4 @@
-"""The filter: an unlabelled answer never trains, more confidence never hurts, and a retried call is judged anew."""
+"""The filter: no label, no training; more confidence never hurts; a retried call is judged anew."""
 
 import typing
 
@@ -29,7 +29,9 @@ annotations = st.builds(
 
 @given(st.lists(annotations, max_size=8), share, st.sampled_from(["hold", "accept"]))
 @configured(max_examples=100, deadline=None, database=None)
-def test_one_decision_an_annotation_with_a_reason_and_none_without_a_label_is_accepted(given_, at_least, unknown):
+def test_one_decision_an_annotation_with_a_reason_and_none_without_a_label_is_accepted(
+    given_, at_least, unknown
+):
     made = Confidence(at_least=at_least, unknown=unknown).decide(given_, SCHEMA)
     assert [d.item for d in made] == [a.item for a in given_]
     for a, d in zip(given_, made, strict=True):
@@ -40,12 +42,27 @@ def test_one_decision_an_annotation_with_a_reason_and_none_without_a_label_is_ac
 
 @given(share, share, share)
 @configured(max_examples=100, deadline=None, database=None)
-def test_raising_a_confidence_never_takes_an_accept_back_and_a_lower_bar_never_adds_a_hold(one, other, at_least):
+def test_raising_a_confidence_never_takes_an_accept_back_and_a_lower_bar_never_adds_a_hold(
+    one, other, at_least
+):
     low, high = sorted((one, other))
-    verdict = {c: Confidence(at_least=at_least).decide([Annotation(0, "ok", ("bug",), confidence=c)], SCHEMA)[0].verdict for c in (low, high)}
+    verdict = {
+        c: Confidence(at_least=at_least)
+        .decide([Annotation(0, "ok", ("bug",), confidence=c)], SCHEMA)[0]
+        .verdict
+        for c in (low, high)
+    }
     assert not (verdict[low] == "accept" and verdict[high] != "accept")
-    easier = Confidence(at_least=low).decide([Annotation(0, "ok", ("bug",), confidence=at_least)], SCHEMA)[0].verdict
-    harder = Confidence(at_least=high).decide([Annotation(0, "ok", ("bug",), confidence=at_least)], SCHEMA)[0].verdict
+    easier = (
+        Confidence(at_least=low)
+        .decide([Annotation(0, "ok", ("bug",), confidence=at_least)], SCHEMA)[0]
+        .verdict
+    )
+    harder = (
+        Confidence(at_least=high)
+        .decide([Annotation(0, "ok", ("bug",), confidence=at_least)], SCHEMA)[0]
+        .verdict
+    )
     assert not (harder == "accept" and easier != "accept")
 
 
@@ -61,7 +78,10 @@ def decide(store, judge, tmp_path):
 
 
 def test_decisions_are_made_once_and_a_moved_bar_decides_anew_without_asking_again(store, tmp_path):
-    store.add(t.annotation, annotation_rows("a", [Annotation(0, "ok", ("bug",), confidence=0.7), Annotation(1, "abstained")]))
+    store.add(
+        t.annotation,
+        annotation_rows("a", [Annotation(0, "ok", ("bug",), confidence=0.7), Annotation(1, "abstained")]),
+    )
     judge, easier = Confidence(), Confidence(at_least=0.6)
     assert decide(store, judge, tmp_path)[:2] == (2, 2)
     assert decide(store, judge, tmp_path)[:2] == (2, 0)
@@ -71,7 +91,12 @@ def test_decisions_are_made_once_and_a_moved_bar_decides_anew_without_asking_aga
 
 def test_the_answer_of_a_retried_call_is_judged(store, tmp_path):
     judge = Confidence()
-    store.add(t.annotation, annotation_rows("a", [Annotation(0, "failed", detail="timeout"), Annotation(1, "ok", ("bug",), confidence=0.9)]))
+    store.add(
+        t.annotation,
+        annotation_rows(
+            "a", [Annotation(0, "failed", detail="timeout"), Annotation(1, "ok", ("bug",), confidence=0.9)]
+        ),
+    )
     decide(store, judge, tmp_path)
     assert forget_failures(store, "a") == 1
     store.add(t.annotation, annotation_rows("a", [Annotation(0, "ok", ("bug",), confidence=0.9)]))

@@ -38,10 +38,25 @@ def test_an_answer_is_a_label_declining_or_nothing(answer):
     assert option(answer, schema_of("bug", "billing")) in ("bug", "billing", "", None)
 
 
-@pytest.mark.parametrize(("answer", "found"), [
-    ("A", "bug"), ("(a)", "bug"), ("\uff21", "bug"), ("**B**", "Billing"), ("billing", "Billing"), ("BUG.", "bug"), ("C", ""), ("cannot tell", ""),
-    ("D", None), ("A B", None), ("bug or billing", None), ("", None), ("...", None), ("A = bug", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("A", "bug"),
+        ("(a)", "bug"),
+        ("\uff21", "bug"),
+        ("**B**", "Billing"),
+        ("billing", "Billing"),
+        ("BUG.", "bug"),
+        ("C", ""),
+        ("cannot tell", ""),
+        ("D", None),
+        ("A B", None),
+        ("bug or billing", None),
+        ("", None),
+        ("...", None),
+        ("A = bug", None),
+    ],
+)
 def test_an_answer_is_read_by_code_or_name_and_never_guessed(answer, found):
     assert option(answer, schema_of("bug", "Billing")) == found
 
@@ -62,7 +77,12 @@ def test_a_token_is_a_code_only_when_it_is_nothing_else():
 
 
 def test_the_codebook_shows_code_name_description_and_examples():
-    schema = LabelSchema("single", (Label(name="bug", description="broken", examples=("it fails",)), Label(name="b")), True)
+    schema = LabelSchema(
+        "single", (Label(name="bug", description="broken", examples=("it fails",)), Label(name="b")), True
+    )
     assert codebook(schema).splitlines() == [
-        "A = bug: broken", "    for example: it fails", "B = b", "C = cannot tell: none of the above can be told from the text",
-    ]  # fmt: skip
+        "A = bug: broken",
+        "    for example: it fails",
+        "B = b",
+        "C = cannot tell: none of the above can be told from the text",
+    ]

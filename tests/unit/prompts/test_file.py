@@ -32,7 +32,16 @@ def test_a_file_without_front_matter_is_all_instructions(tmp_path):
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_front_matter_sets_inputs_output_and_demonstrations(tmp_path, end):
-    lines = ["---", "inputs: {mail: an e-mail}", "output: a code", "demonstrations:", "- {text: hi, label: bug}", "---", "Do it.", ""]
+    lines = [
+        "---",
+        "inputs: {mail: an e-mail}",
+        "output: a code",
+        "demonstrations:",
+        "- {text: hi, label: bug}",
+        "---",
+        "Do it.",
+        "",
+    ]
     prompt = load_prompt(written(tmp_path, end.join(lines)))
     assert prompt.inputs == {"mail": "an e-mail"}
     assert prompt.demonstrations[0].label == "bug"
@@ -73,13 +82,20 @@ def test_a_prompt_that_cannot_be_read_names_the_key_that_names_it(tmp_path):
 def test_a_compiled_prompt_replaces_what_it_holds_and_makes_another_recipe(tmp_path):
     path = written(tmp_path, "Label it.")
     plain = load_prompt(path)
-    written(tmp_path, json.dumps({"text": "Better.", "demonstrations": [{"text": "a", "label": "bug"}]}), "p.compiled.json")
+    written(
+        tmp_path,
+        json.dumps({"text": "Better.", "demonstrations": [{"text": "a", "label": "bug"}]}),
+        "p.compiled.json",
+    )
     compiled = load_prompt(path)
     assert (compiled.text, len(compiled.demonstrations)) == ("Better.", 1)
     assert compiled.recipe() != plain.recipe()
 
 
-@pytest.mark.parametrize("state", ["[]", "{", '{"demonstrations": [{}]}', '{"demonstrations": 5}', '{"text": 5}', '{"text": ["a"]}'])
+@pytest.mark.parametrize(
+    "state",
+    ["[]", "{", '{"demonstrations": [{}]}', '{"demonstrations": 5}', '{"text": 5}', '{"text": ["a"]}'],
+)
 def test_a_compiled_file_that_is_none_is_refused_with_the_way_out(tmp_path, state):
     path = written(tmp_path, "Label it.")
     written(tmp_path, state, "p.compiled.json")

@@ -1,4 +1,4 @@
-"""Reading a model's answer: a label, a decline, or a status that says why there is none; never a class by force."""
+"""Reading a model's answer: a label, a decline, or a status that says why there is none."""
 
 import pytest
 
@@ -68,9 +68,14 @@ def test_the_code_is_kept_as_written_for_its_place_among_the_tokens(signs):
     assert read_answer(framed("b"), signs["single"], SINGLE)[2] == "b"
 
 
-@pytest.mark.parametrize(("label", "schema"), [("bgu", SINGLE), (("bug", "bgu"), MULTI), (("bug", "billing"), SINGLE), ((), SINGLE)])
+@pytest.mark.parametrize(
+    ("label", "schema"),
+    [("bgu", SINGLE), (("bug", "bgu"), MULTI), (("bug", "billing"), SINGLE), ((), SINGLE)],
+)
 def test_a_demonstration_whose_label_does_not_fit_is_refused_before_anything_is_paid(label, schema):
-    prompt = PromptFile(text="x", demonstrations=(Demonstration(text="a", label="bug"), Demonstration(text="b", label=label)))
+    prompt = PromptFile(
+        text="x", demonstrations=(Demonstration(text="a", label="bug"), Demonstration(text="b", label=label))
+    )
     with pytest.raises(PromptError, match=r"^annotate\.prompt: demonstration 2: .*Known: bug, billing$"):
         demonstrations(prompt, schema)
 

@@ -1,4 +1,4 @@
-"""What waits for people: audit first and without a guess, then the least sure; never more than people may be asked."""
+"""What waits for people: audit first, without a guess, then the least sure; never more than the cap."""
 
 import json
 
@@ -26,14 +26,35 @@ def store(tmp_path):
     opened.add(t.audit, [{"item": i, "at": 0.0} for i in range(3)])
     base = {"recipe": "r", "labels": '["bug"]', "reason": "unsure"}
     sure = {3: 0.6, 4: 0.4, 5: None, 6: 0.4}
-    opened.add(t.route, [{**base, "item": i, "who": "person" if i in sure else "student", "confidence": sure.get(i, 0.99)} for i in range(10)])
+    opened.add(
+        t.route,
+        [
+            {**base, "item": i, "who": "person" if i in sure else "student", "confidence": sure.get(i, 0.99)}
+            for i in range(10)
+        ],
+    )
     yield opened
     opened.close()
 
 
 def answer(store, item, label="bug"):
     n = 1 + store.count(t.answer)
-    store.add(t.answer, [{"n": n, "item": item, "person": "p", "labels": json.dumps([label]), "note": "", "source": "s", "line": n, "at": 0.0, "seconds": None}])
+    store.add(
+        t.answer,
+        [
+            {
+                "n": n,
+                "item": item,
+                "person": "p",
+                "labels": json.dumps([label]),
+                "note": "",
+                "source": "s",
+                "line": n,
+                "at": 0.0,
+                "seconds": None,
+            }
+        ],
+    )
 
 
 def test_audit_items_come_first_without_a_guess_then_the_least_sure(store):

@@ -1,4 +1,4 @@
-"""People's tables: what goes out comes back exactly, wrong rows are set aside with their line, nothing counts twice."""
+"""People's tables: what goes out comes back exactly, wrong rows are set aside, nothing counts twice."""
 
 import csv
 import json
@@ -18,7 +18,29 @@ from llmal.store.store import open_store
 SCHEMA = LabelSchema("single", (Label(name="bug"), Label(name="=cmd"), Label(name="none")), True)
 MULTI = SCHEMA._replace(kind="multi", labels=SCHEMA.labels[:2])
 
-NASTY = ["\ud800", "\0", "\u2028", "\x85", "\ufeff", "\r", "\r\n", "\n", '"', ",", ";", "\t", "=1+1", "+", "-", "@", "'", "\uff1d", "\u202e", "|", "😀"]
+NASTY = [
+    "\ud800",
+    "\0",
+    "\u2028",
+    "\x85",
+    "\ufeff",
+    "\r",
+    "\r\n",
+    "\n",
+    '"',
+    ",",
+    ";",
+    "\t",
+    "=1+1",
+    "+",
+    "-",
+    "@",
+    "'",
+    "\uff1d",
+    "\u202e",
+    "|",
+    "😀",
+]
 ugly = st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=3)), min_size=1, max_size=8).map("".join)
 ugly_corpus = st.lists(ugly, min_size=1, max_size=8)
 
@@ -27,7 +49,9 @@ def filled(folder, texts):
     """A run whose corpus holds the texts."""
     store = open_store(folder / "run")
     path = folder / "c.jsonl"
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in ["first", *texts]), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in ["first", *texts]), encoding="utf-8"
+    )
     store.put_corpus("c", "d", read(CorpusSpec(path="c.jsonl"), path, SCHEMA), text_key)
     return store
 
@@ -50,7 +74,7 @@ def key(store, seq):
 
 
 @given(ugly_corpus, st.sampled_from(["t.jsonl", "t.csv"]), st.booleans())
-@settings(max_examples=40, deadline=None, database=None)
+@settings(max_examples=25, deadline=None, database=None)
 def test_ugly_texts_go_out_and_come_back_row_for_row(tmp_path_factory, texts, name, multi):
     folder = tmp_path_factory.mktemp("r")
     store = filled(folder, texts)
@@ -69,7 +93,10 @@ def test_ugly_texts_go_out_and_come_back_row_for_row(tmp_path_factory, texts, na
                 writer.writeheader()
                 writer.writerows({**row, "answer": answers[row["item"]]} for row in rows)
         else:
-            path.write_text("".join(json.dumps({**row, "answer": answers[row["item"]]}) + "\n" for row in rows), encoding="utf-8")
+            path.write_text(
+                "".join(json.dumps({**row, "answer": answers[row["item"]]}) + "\n" for row in rows),
+                encoding="utf-8",
+            )
         taken = take_back(store, path, schema)
         assert (taken.new, taken.open, taken.aside) == (len(queue), 0, [])
         assert store.answers() == {w.item: (answers[key(store, w.item)],) for w in queue}
@@ -78,10 +105,20 @@ def test_ugly_texts_go_out_and_come_back_row_for_row(tmp_path_factory, texts, na
 
 
 def test_the_same_file_twice_adds_nothing_and_a_changed_mind_adds_one(store, tmp_path):
-    path = table(tmp_path, {"item": key(store, 0), "answer": "bug"}, {"item": key(store, 1), "answer": "bug"}, {"item": key(store, 2), "answer": None})
+    path = table(
+        tmp_path,
+        {"item": key(store, 0), "answer": "bug"},
+        {"item": key(store, 1), "answer": "bug"},
+        {"item": key(store, 2), "answer": None},
+    )
     assert take_back(store, path, SCHEMA)[:3] == (2, 0, 1)
     assert take_back(store, path, SCHEMA)[:3] == (0, 2, 1)
-    changed = table(tmp_path, {"item": key(store, 0), "answer": "none"}, {"item": key(store, 1), "answer": "bug"}, name="u.jsonl")
+    changed = table(
+        tmp_path,
+        {"item": key(store, 0), "answer": "none"},
+        {"item": key(store, 1), "answer": "bug"},
+        name="u.jsonl",
+    )
     assert take_back(store, changed, SCHEMA)[:3] == (1, 1, 0)
     assert store.answers() == {0: ("none",), 1: ("bug",)}
     assert take_back(store, path, SCHEMA).new == 0
@@ -90,8 +127,16 @@ def test_the_same_file_twice_adds_nothing_and_a_changed_mind_adds_one(store, tmp
 
 def test_a_row_that_is_wrong_is_set_aside_with_its_line_and_the_others_count(store, tmp_path):
     path = tmp_path / "t.jsonl"
-    rows = [{"item": key(store, 0), "answer": "bug"}, {"item": "f" * 32, "answer": "bug"}, {"item": key(store, 1), "answer": "bgu\n"}]
-    path.write_bytes(b"".join(json.dumps(r).encode() + b"\n" for r in rows) + b"{torn\n" + json.dumps({"item": key(store, 2), "answer": ["bug", "none"]}).encode())
+    rows = [
+        {"item": key(store, 0), "answer": "bug"},
+        {"item": "f" * 32, "answer": "bug"},
+        {"item": key(store, 1), "answer": "bgu\n"},
+    ]
+    path.write_bytes(
+        b"".join(json.dumps(r).encode() + b"\n" for r in rows)
+        + b"{torn\n"
+        + json.dumps({"item": key(store, 2), "answer": ["bug", "none"]}).encode()
+    )
     taken = take_back(store, path, SCHEMA)
     assert taken.new == 1
     assert taken.aside == [
@@ -103,15 +148,28 @@ def test_a_row_that_is_wrong_is_set_aside_with_its_line_and_the_others_count(sto
 
 
 def test_who_answered_is_kept_with_the_note_whatever_they_typed(store, tmp_path):
-    path = table(tmp_path, {"item": key(store, 0), "answer": "bug", "person": "An\ud800a", "note": "a\0b\ud800"}, {"item": key(store, 1), "answer": "bug"})
+    path = table(
+        tmp_path,
+        {"item": key(store, 0), "answer": "bug", "person": "An\ud800a", "note": "a\0b\ud800"},
+        {"item": key(store, 1), "answer": "bug"},
+    )
     take_back(store, path, SCHEMA, person="Ben")
-    found = store.read(t.answer.select().with_only_columns(t.answer.c.person, t.answer.c.note).order_by(t.answer.c.n))
+    found = store.read(
+        t.answer.select().with_only_columns(t.answer.c.person, t.answer.c.note).order_by(t.answer.c.n)
+    )
     assert [tuple(row) for row in found] == [("An\ufffda", "a\ufffdb\ufffd"), ("Ben", "")]
 
 
 @pytest.mark.parametrize(
     ("value", "labels"),
-    [("bug", ("bug",)), (" =cmd | bug ", ("bug", "=cmd")), (["=cmd", "bug"], ("bug", "=cmd")), ("none", ()), ([], ()), ("'=cmd", ("=cmd",))],
+    [
+        ("bug", ("bug",)),
+        (" =cmd | bug ", ("bug", "=cmd")),
+        (["=cmd", "bug"], ("bug", "=cmd")),
+        ("none", ()),
+        ([], ()),
+        ("'=cmd", ("=cmd",)),
+    ],
 )
 def test_an_answer_of_several_labels_is_a_list_bars_or_none(store, tmp_path, value, labels):
     assert take_back(store, table(tmp_path, {"item": key(store, 0), "answer": value}), MULTI).new == 1
@@ -119,17 +177,23 @@ def test_an_answer_of_several_labels_is_a_list_bars_or_none(store, tmp_path, val
 
 
 def test_none_is_a_label_where_the_schema_has_it(store, tmp_path):
-    take_back(store, table(tmp_path, {"item": key(store, 0), "answer": "none"}), SCHEMA._replace(kind="multi"))
+    take_back(
+        store, table(tmp_path, {"item": key(store, 0), "answer": "none"}), SCHEMA._replace(kind="multi")
+    )
     assert store.answers() == {0: ("none",)}
 
 
 @pytest.mark.parametrize("value", [None, "", "  "])
 def test_a_row_left_blank_is_open(store, tmp_path, value):
-    assert take_back(store, table(tmp_path, {"item": key(store, 0), "answer": value}), SCHEMA)[:3] == (0, 0, 1)
+    assert take_back(store, table(tmp_path, {"item": key(store, 0), "answer": value}), SCHEMA)[:3] == (
+        0,
+        0,
+        1,
+    )
 
 
 def test_a_spreadsheet_runs_no_cell_of_the_table_made_for_it_and_the_plain_table_is_exact(tmp_path):
-    starts = ["=1+1", "+1", "-1", "@a", "\tx", "\rx", "\uff1d1", "\uff0b1", "\uff0d1", "\uff201"]
+    starts = ["=1+1", "+1", "-1", "@a", "\tx", "\ry", "\uff1d1", "\uff0b1", "\uff0d1", "\uff201"]
     store = filled(tmp_path, starts)
     queue = [Waiting(s, "audit", ("=cmd",), 0.5) for s in store.active()]
     hand_out(store, queue, tmp_path / "s.csv", spreadsheet=True)

@@ -1,4 +1,4 @@
-"""Migrations: a fresh store and a migrated one are what schema.py says, and a step that fails changes nothing."""
+"""Migrations: a fresh store is what schema.py says, and a newer one is refused."""
 
 import pytest
 import sqlalchemy as sa
@@ -21,7 +21,9 @@ def test_the_migrated_store_has_the_tables_columns_and_keys_of_the_schema(engine
         assert set(found.get_table_names()) == set(schema.metadata.tables)
         for name, table in schema.metadata.tables.items():
             assert [c["name"] for c in found.get_columns(name)] == [c.name for c in table.columns], name
-            assert found.get_pk_constraint(name)["constrained_columns"] == [c.name for c in table.primary_key], name
+            assert found.get_pk_constraint(name)["constrained_columns"] == [
+                c.name for c in table.primary_key
+            ], name
             for here, there in zip(found.get_columns(name), table.columns, strict=True):
                 assert str(here["type"]) == str(there.type), f"{name}.{there.name}"
 

@@ -56,7 +56,12 @@ sys.stdin.read()
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the run."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "run")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "run")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
@@ -79,7 +84,9 @@ def test_a_second_writer_is_refused_at_once_and_told_who_holds_the_run_and_a_kil
 def test_a_lock_file_left_by_a_dead_process_or_copied_with_the_run_holds_nothing(tmp_path):
     open_store(tmp_path / "run").close()
     (tmp_path / "run" / "lock").touch()
-    (tmp_path / "run" / "holder.json").write_text('{"pid": 1, "host": "gone", "since": "?"}', encoding="utf-8")
+    (tmp_path / "run" / "holder.json").write_text(
+        '{"pid": 1, "host": "gone", "since": "?"}', encoding="utf-8"
+    )
     open_store(tmp_path / "run").close()
 
 
@@ -149,7 +156,10 @@ def test_a_fact_is_appended_once_and_never_overwritten(store):
 
 
 def test_facts_beyond_one_statement_are_all_kept(store):
-    assert store.add(t.audit, ({"item": i, "at": 0.0} for i in range(2 * module.BATCH + 7))) == 2 * module.BATCH + 7
+    assert (
+        store.add(t.audit, ({"item": i, "at": 0.0} for i in range(2 * module.BATCH + 7)))
+        == 2 * module.BATCH + 7
+    )
     assert store.audit() == list(range(2 * module.BATCH + 7))
 
 
@@ -187,7 +197,10 @@ def test_an_annotation_comes_back_as_it_went_in(store):
 def test_the_newest_answer_of_a_person_counts_and_a_vanished_label_does_not(store):
     base = {"person": "p", "note": "", "source": "s", "at": 0.0, "seconds": None}
     said = [(1, 7, ["bug"]), (2, 7, ["billing"]), (3, 8, ["bug"])]
-    store.add(t.answer, [{**base, "n": n, "item": item, "labels": json.dumps(labels), "line": n} for n, item, labels in said])
+    store.add(
+        t.answer,
+        [{**base, "n": n, "item": item, "labels": json.dumps(labels), "line": n} for n, item, labels in said],
+    )
     assert store.answers() == {7: ("billing",), 8: ("bug",)}
     assert store.answers(["bug"]) == {8: ("bug",)}
 
@@ -202,7 +215,11 @@ def test_a_note_is_made_once(store):
 
 
 def test_rows_of_one_text_share_an_item_and_every_row_stays(store, tmp_path):
-    fill(store, tmp_path, [{"text": "Hello"}, {"text": " hello "}, {"text": ""}, {"text": "other"}, {"text": "HELLO"}])
+    fill(
+        store,
+        tmp_path,
+        [{"text": "Hello"}, {"text": " hello "}, {"text": ""}, {"text": "other"}, {"text": "HELLO"}],
+    )
     assert store.n_items() == 2
     assert [(r.position, r.item) for r in store.rows()] == [(1, 0), (2, 0), (3, None), (4, 1), (5, 0)]
     assert store.texts(0, 2) == ["Hello", "other"]
@@ -271,7 +288,9 @@ def test_arrays_that_are_not_there_or_hold_objects_are_refused(store):
     with pytest.raises(StoreError, match="no array gone"):
         store.load("gone")
     store.put_block("v", 0, np.zeros((1, 1), np.float32))
-    np.save(store.folder / "arrays" / "v-000000000.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(
+        store.folder / "arrays" / "v-000000000.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True
+    )
     with pytest.raises(ValueError, match="Python objects"):
         store.load("v")
 

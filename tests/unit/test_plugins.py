@@ -1,0 +1,102 @@
+"""Plug-ins: found by name or module:Class, refused with the names there are, hashed by what matters."""
+
+import sys
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+
+from llmal import plugins
+from llmal.errors import MissingExtra, UnknownPlugin
+from llmal.filter.confidence import Confidence
+from llmal.plugins import BUILTIN, build, find, known, name_of, need
+from llmal.select.margin import Margin
+
+
+class Own(Confidence):
+    """A filter of a user's."""
+
+    hint: str = ""
+    not_in_recipe: ClassVar[frozenset[str]] = frozenset({"hint"})
+
+
+@pytest.fixture
+def own_module(monkeypatch):
+    monkeypatch.setitem(sys.modules, "own_module", SimpleNamespace(Own=Own, thing=3))
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group, names in BUILTIN.items() for name in names]
+)
+def test_every_built_in_name_is_a_plug_in_of_its_stage_with_a_docstring(group, name):
+    cls = find(group, name)
+    assert (cls.group, name_of(cls)) == (group, name)
+    assert (cls.__doc__ or "").strip()
+
+
+def test_a_slip_is_told_with_the_nearest_and_all_names():
+    with pytest.raises(
+        UnknownPlugin, match=r"known: kmeans, margin, typiclust, uniform\. did you mean 'margin'\?"
+    ):
+        find("select", "margn")
+
+
+def test_a_class_of_ones_own_is_named_by_its_path(own_module):
+    built = build("filter", {"use": "own_module:Own", "at_least": 0.5})
+    assert built.at_least == 0.5
+
+
+@pytest.mark.parametrize(
+    "name", ["own_module:Gone", "own_module:thing", "no_such_module:X", ".own:X", ":X", "own_module:"]
+)
+def test_a_path_that_leads_to_no_plug_in_is_refused(own_module, name):
+    with pytest.raises(UnknownPlugin):
+        find("filter", name)
+
+
+def test_a_module_that_breaks_while_it_is_imported_is_told_as_the_users(tmp_path, monkeypatch):
+    (tmp_path / "broken_plugin.py").write_text("1 / 0\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UnknownPlugin, match="division by zero"):
+        find("filter", "broken_plugin:X")
+
+
+def test_a_plug_in_of_another_stage_is_refused():
+    with pytest.raises(UnknownPlugin, match="is not a select plug-in"):
+        find("select", "llmal.filter.confidence:Confidence")
+    with pytest.raises(ValueError, match="a select plug-in stands where a filter plug-in is expected"):
+        build("filter", Margin())
+
+
+def test_an_entry_point_adds_a_name_and_never_takes_a_built_in_one(monkeypatch):
+    points = [
+        SimpleNamespace(name="extra", value="own:X"),
+        SimpleNamespace(name="confidence", value="evil:X"),
+    ]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == "llmal.filter" else [])
+    plugins._installed.cache_clear()
+    try:
+        assert known("filter") == {"extra": "own:X", "confidence": "llmal.filter.confidence:Confidence"}
+    finally:
+        plugins._installed.cache_clear()
+
+
+def test_a_recipe_changes_with_options_and_version_but_not_with_what_changes_no_result(monkeypatch):
+    base = Own()
+    assert Own(hint="x").recipe() == base.recipe()
+    assert Own(at_least=0.1).recipe() != base.recipe()
+    before = base.recipe()
+    monkeypatch.setattr(Own, "version", 2)
+    assert base.recipe() != before
+
+
+def test_the_shortest_form_builds_the_same():
+    for built in (Confidence(), Confidence(at_least=0.25)):
+        assert build("filter", built.to_spec()) == built
+    assert Confidence().to_spec() == "confidence"
+
+
+def test_a_missing_package_is_told_with_the_pip_line():
+    with pytest.raises(MissingExtra, match=r'pip install "llmal\[vllm\]"'):
+        need("no_such_package_at_all", extra="vllm", why="to serve")
+    assert need("json", extra="x", why="y").dumps({}) == "{}"
