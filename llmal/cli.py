@@ -1,4 +1,7 @@
-"""The verbs: each parses its arguments, calls one function, and prints; results to stdout, progress to stderr."""
+"""The verbs: each parses its arguments, calls one function and prints.
+
+Results go to stdout, progress to stderr.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="llmal",
-    help="From a corpus of unlabelled text to a labelled corpus, a small classifier and numbers that are true.",
+    help=(
+        "From a corpus of unlabelled text to a labelled corpus, a small classifier and numbers that are true."
+    ),
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,  # texts from corpora pass through help and errors; none of it is markup
@@ -49,7 +54,11 @@ def init(
     from llmal.setup import write_pipeline
 
     made = write_pipeline(corpus, [name.strip() for name in labels.split(",")], out)
-    _show(made, as_json, lambda: f"wrote {made['pipeline']} and {made['prompt']}; next: llmal plan {made['pipeline']}")
+    _show(
+        made,
+        as_json,
+        lambda: f"wrote {made['pipeline']} and {made['prompt']}; next: llmal plan {made['pipeline']}",
+    )
 
 
 @app.command()
@@ -75,8 +84,12 @@ def run(
     file: File,
     run: Folder = None,
     until: Annotated[str | None, typer.Option("--until", help="Stop after this stage.")] = None,
-    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="At most this many rounds now.")] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again about items whose calls failed.")] = False,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=1, help="At most this many rounds now.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask again about items whose calls failed.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -105,7 +118,9 @@ def status(run: Run, as_json: Json = False) -> None:
 
 
 @app.command()
-def explain(run: Run, item: Annotated[str, typer.Argument(help="An id of your corpus.")], as_json: Json = False) -> None:
+def explain(
+    run: Run, item: Annotated[str, typer.Argument(help="An id of your corpus.")], as_json: Json = False
+) -> None:
     """Show one item's whole way: why it was picked, what was answered, what was decided."""
     from llmal import report
 
@@ -116,10 +131,16 @@ def explain(run: Run, item: Annotated[str, typer.Argument(help="An id of your co
 @app.command()
 def review(
     run: Run,
-    out: Annotated[Path | None, typer.Option("--out", help="Write what waits for people to this .jsonl or .csv.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write what waits for people to this .jsonl or .csv.")
+    ] = None,
     into: Annotated[Path | None, typer.Option("--in", help="Take people's answers from this table.")] = None,
-    person: Annotated[str, typer.Option("--person", help="Who answered, where the table does not say.")] = "someone",
-    spreadsheet: Annotated[bool, typer.Option("--for-spreadsheet", help="CSV whose cells no spreadsheet runs.")] = False,
+    person: Annotated[
+        str, typer.Option("--person", help="Who answered, where the table does not say.")
+    ] = "someone",
+    spreadsheet: Annotated[
+        bool, typer.Option("--for-spreadsheet", help="CSV whose cells no spreadsheet runs.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Hand items out to people as a table, and take their answers back."""
@@ -139,12 +160,18 @@ def report_(run: Run, as_json: Json = False) -> None:
 
 
 @app.command()
-def export(run: Run, out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")], as_json: Json = False) -> None:
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    as_json: Json = False,
+) -> None:
     """Write the run's classifier to a folder of your choice."""
     from llmal import report
 
     found = report.export(run, out)
-    _show(found, as_json, lambda: f"wrote {found['export']}; load it with llmal.load or transformers.pipeline")
+    _show(
+        found, as_json, lambda: f"wrote {found['export']}; load it with llmal.load or transformers.pipeline"
+    )
 
 
 @app.command()
@@ -152,7 +179,9 @@ def predict(
     folder: Annotated[Path, typer.Argument(help="Exported folder.")],
     file: Annotated[Path, typer.Argument(help="Texts: JSONL, CSV, TSV or Parquet.")],
     text: Annotated[str, typer.Option("--text", help="Column with the text.")] = "text",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSONL to write; stdout when absent.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="JSONL to write; stdout when absent.")
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -163,7 +192,11 @@ def predict(
         raise typer.BadParameter("with --json, name a file with --out")
     done = predict_file(folder, file, text=text, out=out, progress=_progress(quiet))
     if out is not None:
-        _show(done, as_json, lambda: f"wrote {done['rows']} rows to {done['out']} ({done['skipped']} without a text)")
+        _show(
+            done,
+            as_json,
+            lambda: f"wrote {done['rows']} rows to {done['out']} ({done['skipped']} without a text)",
+        )
 
 
 @app.command(name="list")
@@ -172,13 +205,17 @@ def list_(as_json: Json = False) -> None:
     from llmal.setup import plugins
 
     found = plugins()
-    lines = [f"{stage:9} {name:12} {about}" for stage, names in found.items() for name, about in names.items()]
+    lines = [
+        f"{stage:9} {name:12} {about}" for stage, names in found.items() for name, about in names.items()
+    ]
     _show(found, as_json, lambda: "\n".join(lines))
 
 
 @app.command()
 def schema(
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; stdout when absent.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write; stdout when absent.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print the JSON schema of pipeline files, for editors."""
@@ -194,14 +231,19 @@ def schema(
 
 @app.command()
 def doctor(
-    run: Annotated[Path | None, typer.Argument(help="Run folder to look at too.")] = None, as_json: Json = False
+    run: Annotated[Path | None, typer.Argument(help="Run folder to look at too.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Look for what commonly breaks: packages, weights, disk, and a run's store."""
     from llmal.setup import doctor as look
 
     found = look(run)
     marks = {"ok": "ok  ", "warn": "look", "bad": "BAD "}
-    _show(found, as_json, lambda: "\n".join(f"{marks[f['state']]} {f['about']}: {f['words']}" for f in found["checks"]))
+    _show(
+        found,
+        as_json,
+        lambda: "\n".join(f"{marks[f['state']]} {f['about']}: {f['words']}" for f in found["checks"]),
+    )
     if any(f["state"] == "bad" for f in found["checks"]):
         raise typer.Exit(1)
 
@@ -223,7 +265,8 @@ def _show(found: Any, as_json: bool, text: Callable[[], str]) -> None:
 def main() -> None:
     """Entry point: one line for an error, the traceback only with --debug, exit codes from `llmal.errors`."""
     # Threads that spin while they wait made training up to ten times slower when anything else ran beside it
-    # on two cores (30 s against 4 to 7 s for the same epoch); sleeping ones cost nothing measurable when idle.
+    # on two cores (30 s against 4 to 7 s for the same epoch); sleeping ones cost nothing measurable when
+    # idle.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(standalone_mode=True)
@@ -241,7 +284,9 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("LLMAL_DEBUG"):
             raise
-        sys.stderr.write(f"unexpected {type(error).__name__}: {str(error)[:300]}. Run with --debug to see where\n")
+        sys.stderr.write(
+            f"unexpected {type(error).__name__}: {str(error)[:300]}. Run with --debug to see where\n"
+        )
         sys.exit(1)
 
 

@@ -156,7 +156,8 @@ class Context:
     def path(self, value: str) -> Path:
         """A path from the pipeline file: absolute, or from that file's folder, else from the folder above it.
 
-        The second place is for the usual layout: `pipelines/` with the files, `prompts/` and `data/` beside it.
+        The second place is for the usual layout: `pipelines/` with the files, `prompts/` and `data/` beside
+            it.
         """
         given = Path(value).expanduser()
         places = (self.home / given, self.home.parent / given)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import re
 import unicodedata
@@ -93,7 +92,8 @@ def read(spec: CorpusSpec, path: Path, schema: LabelSchema) -> Iterator[Row]:
     Args:
         spec: columns and policies.
         path: the file (ignored for `hf://` names).
-        schema: the labels; gold outside them is an error, for it is almost always a typing slip in one of the two.
+        schema: the labels; gold outside them is an error, for it is almost always a typing slip in one of the
+            two.
 
     Raises:
         CorpusError: unreadable file, missing or mistyped column, one id for two texts, unknown gold label,
@@ -216,7 +216,7 @@ def _gold(value: Any, schema: LabelSchema, where: str) -> Labels | None:
     except (ValueError, TypeError) as error:
         words = f"gold '{shown(value)}' is not a list of labels"
         raise CorpusError(words, where=where, hint='Write ["a", "b"] or a|b') from error
-    unknown = [name for name in names if name not in schema.index()]
+    unknown = [name for name in names if name not in schema.columns()]
     if unknown:
         raise CorpusError(
             f"gold label '{shown(unknown[0])}' is not one of labels.names: {', '.join(schema.names)}",
@@ -391,7 +391,7 @@ def write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> int:
     """Write rows as JSONL, whole or not at all; returns how many."""
     part = path.with_name(path.name + ".part")
     n = 0
-    with io.open(part, "w", encoding="utf-8", newline="\n") as file:
+    with open(part, "w", encoding="utf-8", newline="\n") as file:
         for n, row in enumerate(rows, 1):  # noqa: B007 - n is the count after the loop
             file.write(json_line(row) + "\n")
     part.replace(path)

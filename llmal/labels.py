@@ -14,7 +14,10 @@ from llmal.store.store import Store
 
 
 def write_labels(store: Store, names: Recipes, schema: LabelSchema) -> Path:
-    """`labels.jsonl`: one line a row of the corpus that has a text, rewritten only when a label could have changed."""
+    """`labels.jsonl`: one line a row of the corpus that has a text.
+
+    Rewritten only when a label could have changed.
+    """
     path = store.folder / "labels.jsonl"
     name = recipe("labels", names.route, store.newest_corpus())
     mark = store.folder / "labels.recipe"

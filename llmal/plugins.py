@@ -97,7 +97,7 @@ def known(group: str) -> dict[str, str]:
 
 @cache
 def _installed(group: str) -> tuple[tuple[str, str], ...]:
-    """Entry points of a stage, looked up once a process: that reads the metadata of every installed package."""
+    """Entry points of a stage, once a process: looking reads the metadata of every installed package."""
     return tuple((point.name, point.value) for point in entry_points(group=f"llmal.{group}"))
 
 

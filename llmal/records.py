@@ -54,7 +54,7 @@ class LabelSchema(NamedTuple):
         """The C class names in column order."""
         return [label.name for label in self.labels]
 
-    def index(self) -> dict[str, int]:
+    def columns(self) -> dict[str, int]:
         """Class name -> column."""
         return {name: i for i, name in enumerate(self.names)}
 

@@ -55,13 +55,20 @@ def explain(run: Path, row_id: str) -> dict[str, Any]:
             sa.select(t.row).where(t.row.c.corpus == store.newest_corpus(), t.row.c.id == row_id).limit(1)
         )
         if not row:
-            raise UserError(f"no row with the id '{shown(row_id)}'", where=str(run), hint="Use the id of your corpus")
+            raise UserError(
+                f"no row with the id '{shown(row_id)}'", where=str(run), hint="Use the id of your corpus"
+            )
         if row[0].item is None:
             return {"id": row_id, "position": row[0].position, "skipped": row[0].skipped}
         seq = int(row[0].item)
         names = recipes(pipeline, ctx, store)
         item = store.items([seq])[0]
-        found: dict[str, Any] = {"id": row_id, "position": row[0].position, "text": item.text, "flags": item.flags}
+        found: dict[str, Any] = {
+            "id": row_id,
+            "position": row[0].position,
+            "text": item.text,
+            "flags": item.flags,
+        }
         found["audit"] = bool(store.count(t.audit, t.audit.c.item == seq))
         found["gold"] = json.loads(row[0].gold) if row[0].gold else None
         found["pick"] = _one(store, sa.select(t.pick).where(t.pick.c.item == seq))
@@ -71,7 +78,9 @@ def explain(run: Path, row_id: str) -> dict[str, Any]:
         found["annotations"] = [{**_plain(a), "recipe": current.get(a.recipe, a.recipe)} for a in annotations]
         found["calls"] = _calls(store, seq)
         d = t.decision.c
-        found["decision"] = _one(store, sa.select(t.decision).where(d.item == seq, d.recipe == names.decisions))
+        found["decision"] = _one(
+            store, sa.select(t.decision).where(d.item == seq, d.recipe == names.decisions)
+        )
         found["answers"] = [_plain(a) for a in store.read(sa.select(t.answer).where(t.answer.c.item == seq))]
         r = t.route.c
         found["route"] = _one(store, sa.select(t.route).where(r.item == seq, r.recipe == names.route))
@@ -83,8 +92,8 @@ def _calls(store: Store, seq: int) -> list[dict[str, Any]]:
     joined = t.attempt.join(t.request, t.request.c.hash == a.request).outerjoin(t.outcome, o.attempt == a.n)
     columns = (a.n, a.request, a.ordinal, o.status, o.reason, o.tokens_in, o.tokens_out, o.cost)
     found = store.read(sa.select(*columns).select_from(joined).where(t.request.c.item == seq).order_by(a.n))
-    return [dict(zip(("n", "request", "attempt", "status", "reason", "tokens_in", "tokens_out", "picodollars"), row, strict=True))
-            for row in found]  # fmt: skip
+    names = ("n", "request", "attempt", "status", "reason", "tokens_in", "tokens_out", "picodollars")
+    return [dict(zip(names, row, strict=True)) for row in found]
 
 
 def _one(store: Store, query: Any) -> dict[str, Any] | None:
@@ -110,13 +119,21 @@ def explain_text(found: dict[str, Any]) -> str:
     if found["audit"]:
         lines.append("  audit     reserved for measuring; never trained on")
     if p := found["pick"]:
-        lines.append(f"  picked    round {p['round'] + 1}, place {p['rank'] + 1}, by {p['by']}: {p['reason']}")
+        lines.append(
+            f"  picked    round {p['round'] + 1}, place {p['rank'] + 1}, by {p['by']}: {p['reason']}"
+        )
     for a in found["annotations"]:
         label = ", ".join(a["labels"]) or "-"
         sure = "" if a["confidence"] is None else f", {a['kind']} confidence {a['confidence']:.3f}"
-        lines.append(f"  annotated {a['status']}: {label}{sure}{' (' + shown(a['detail']) + ')' if a['detail'] else ''}")
+        lines.append(
+            f"  annotated {a['status']}: {label}{sure}"
+            f"{' (' + shown(a['detail']) + ')' if a['detail'] else ''}"
+        )
     if found["calls"]:
-        lines.append(f"  calls     {len(found['calls'])}: {', '.join(c['status'] or 'unknown fate' for c in found['calls'])}")
+        lines.append(
+            f"  calls     {len(found['calls'])}: "
+            f"{', '.join(c['status'] or 'unknown fate' for c in found['calls'])}"
+        )
     if d := found["decision"]:
         lines.append(f"  filter    {d['verdict']}: {d['reason']}")
     lines += [f"  answered  {', '.join(a['labels'])} by {shown(a['person'])}" for a in found["answers"]]
@@ -125,7 +142,9 @@ def explain_text(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def review(run: Path, *, out: Path | None, into: Path | None, person: str, spreadsheet: bool) -> dict[str, Any]:
+def review(
+    run: Path, *, out: Path | None, into: Path | None, person: str, spreadsheet: bool
+) -> dict[str, Any]:
     """Hand out what waits, take answers back, or both (back first).
 
     Raises:
@@ -148,13 +167,18 @@ def review(run: Path, *, out: Path | None, into: Path | None, person: str, sprea
             route = names.route
             if not store.count(t.route, t.route.c.recipe == route):
                 route = _newest_route(store)
-            queue = waiting(store, names=pipeline.label_schema().names, route=route or None, people=pipeline.budget.people)
-            found |= {"handed_out": table.hand_out(store, queue, out, spreadsheet=spreadsheet), "file": str(out)}
+            queue = waiting(
+                store, names=pipeline.label_schema().names, route=route or None, people=pipeline.budget.people
+            )
+            found |= {
+                "handed_out": table.hand_out(store, queue, out, spreadsheet=spreadsheet),
+                "file": str(out),
+            }
     return found
 
 
 def _newest_route(store: Store) -> str:
-    """The routes made last: answers that just arrived change the recipe before the next run makes new ones."""
+    """The routes made last: fresh answers change the recipe before the next run makes new ones."""
     found = store.read(sa.select(t.route.c.recipe).order_by(sa.literal_column("rowid").desc()).limit(1))
     return str(found[0][0]) if found else ""
 
@@ -163,15 +187,20 @@ def review_text(found: dict[str, Any]) -> str:
     """The same for a person."""
     lines = []
     if taken := found.get("taken"):
-        lines.append(f"took {taken['new']} new answers ({taken['known']} known already, {taken['open']} rows open)")
+        lines.append(
+            f"took {taken['new']} new answers ({taken['known']} known already, {taken['open']} rows open)"
+        )
         lines += [f"set aside: {reason}" for reason in taken["aside"]]
     if "handed_out" in found:
-        lines.append(f"wrote {found['handed_out']} items to {found['file']}; fill in `answer`, then llmal review RUN --in FILE")
+        lines.append(
+            f"wrote {found['handed_out']} items to {found['file']}; "
+            "fill in `answer`, then llmal review RUN --in FILE"
+        )
     return "\n".join(lines)
 
 
 def full(run: Path) -> dict[str, Any]:
-    """Everything `run --json` says, how rounds went, why annotations were not accepted, and what to do next."""
+    """Everything `run --json` says, how rounds went, why annotations were not accepted, what to do next."""
     with opened(run) as (pipeline, store, ctx):
         done = outcome(pipeline, store, ctx)
         names = recipes(pipeline, ctx, store)
@@ -195,17 +224,32 @@ def _rounds(store: Store, annotations: str, decisions: str) -> list[dict[str, An
     given, decided = store.annotations(annotations), store.decisions(decisions)
     out = []
     for n, by, count in store.read(
-        sa.select(t.pick.c.round, t.pick.c.by, sa.func.count()).group_by(t.pick.c.round, t.pick.c.by).order_by(t.pick.c.round)
+        sa.select(t.pick.c.round, t.pick.c.by, sa.func.count())
+        .group_by(t.pick.c.round, t.pick.c.by)
+        .order_by(t.pick.c.round)
     ):
         items = store.picks(n)
         accepted = sum(s in decided and decided[s].verdict == "accept" for s in items)
-        out.append({"round": n + 1, "by": by, "picked": count, "answered": sum(s in given for s in items), "accepted": accepted})
+        out.append(
+            {
+                "round": n + 1,
+                "by": by,
+                "picked": count,
+                "answered": sum(s in given for s in items),
+                "accepted": accepted,
+            }
+        )
     return out
 
 
 def _failures(store: Store) -> dict[str, int]:
     o = t.outcome.c
-    return {r: n for r, n in store.read(sa.select(o.reason, sa.func.count()).where(o.status != "ok").group_by(o.reason))}
+    return {
+        r: n
+        for r, n in store.read(
+            sa.select(o.reason, sa.func.count()).where(o.status != "ok").group_by(o.reason)
+        )
+    }
 
 
 def _next(done: Outcome, found: dict[str, Any], pipeline: Pipeline) -> list[str]:
@@ -214,16 +258,23 @@ def _next(done: Outcome, found: dict[str, Any], pipeline: Pipeline) -> list[str]
     if not done.measures and pipeline.audit.size:
         said.append("Nothing is measured yet: answer the audit items (`llmal review RUN --out audit.csv`).")
     if done.waiting:
-        said.append(f"{done.waiting} items wait for people: `llmal review RUN --out todo.csv`, fill in, `--in todo.csv`.")
+        said.append(
+            f"{done.waiting} items wait for people: "
+            "`llmal review RUN --out todo.csv`, fill in, `--in todo.csv`."
+        )
     accuracy = done.measures.get("student.accuracy")
     if accuracy and accuracy["high"] - accuracy["low"] > 0.1:
         wider = int(accuracy["n"] * ((accuracy["high"] - accuracy["low"]) / 0.1) ** 2)
-        said.append(f"The accuracy's interval is wide; about {wider} audit items would narrow it to 10 points.")
+        said.append(
+            f"The accuracy's interval is wide; about {wider} audit items would narrow it to 10 points."
+        )
     if done.stopped.startswith("the budget"):
         said.append("The budget ended the rounds; raise it to ask more.")
     failed = found["annotations"].get("failed", 0)
     if failed:
-        said.append(f"{failed} items' calls failed for good: `llmal run FILE --retry-failed` asks them again.")
+        said.append(
+            f"{failed} items' calls failed for good: `llmal run FILE --retry-failed` asks them again."
+        )
     return said
 
 
@@ -244,7 +295,10 @@ def export(run: Path, out: Path) -> dict[str, Any]:
 
 def full_text(found: dict[str, Any]) -> str:
     """The report for a person: labels, measures, rounds, what to do next."""
-    lines = ["Labels", f"  items {found['items']}, rows {found['rows']}, set aside {sum(found['skipped'].values())}"]
+    lines = [
+        "Labels",
+        f"  items {found['items']}, rows {found['rows']}, set aside {sum(found['skipped'].values())}",
+    ]
     lines += [f"  {source:8} {n}" for source, n in found["labels"]["source"].items() if n]
     lines += ["", "Measured on the audit sample (95 % intervals)"]
     if found["measures"]:
@@ -254,10 +308,19 @@ def full_text(found: dict[str, Any]) -> str:
     else:
         lines.append("  nothing yet")
     lines += ["", "Rounds"]
-    lines += [f"  {r['round']}: {r['picked']} picked by {r['by']}, {r['answered']} answered, {r['accepted']} accepted"
-              for r in found["rounds"]]  # fmt: skip
+    lines += [
+        (
+            f"  {r['round']}: {r['picked']} picked by {r['by']}, "
+            f"{r['answered']} answered, {r['accepted']} accepted"
+        )
+        for r in found["rounds"]
+    ]
     if found["not_accepted"]:
-        lines += ["", "Not accepted for training", *(f"  {n:5} {why}" for why, n in found["not_accepted"].items())]
+        lines += [
+            "",
+            "Not accepted for training",
+            *(f"  {n:5} {why}" for why, n in found["not_accepted"].items()),
+        ]
     if found["failures"]:
         lines += ["", "Failed calls", *(f"  {n:5} {why}" for why, n in found["failures"].items())]
     if found["next"]:
@@ -269,15 +332,30 @@ def outcome_text(done: Outcome) -> str:
     """The short table a run ends with."""
     cost = done.bill
     tokens = f"{cost.tokens_in:,} tokens in, {cost.tokens_out:,} out"
-    money = f"local ({tokens})" if done.local else f"${cost.cost / 10**12:.4f}" + (f" ({tokens})" if cost.calls else "")
+    money = (
+        f"local ({tokens})"
+        if done.local
+        else f"${cost.cost / 10**12:.4f}" + (f" ({tokens})" if cost.calls else "")
+    )
     aside = sum(done.skipped.values())
     rows = [
-        ("items", f"{done.items:,} distinct texts in {done.rows:,} rows" + (f", {aside} set aside" if aside else "")),
-        ("labels", ", ".join(f"{n:,} {_SOURCE[s]}" for s, n in done.labels["source"].items() if n) or "none yet"),
+        (
+            "items",
+            f"{done.items:,} distinct texts in {done.rows:,} rows"
+            + (f", {aside} set aside" if aside else ""),
+        ),
+        (
+            "labels",
+            ", ".join(f"{n:,} {_SOURCE[s]}" for s, n in done.labels["source"].items() if n) or "none yet",
+        ),
         ("calls", f"{cost.calls:,}" + (f", {cost.unknown} of unknown fate" if cost.unknown else "")),
         ("cost", money),
         ("people", f"{done.waiting:,} answers needed" if done.waiting else "nothing waits"),
-        *((f"{who} accuracy", _measure(done.measures[key])) for key, who in _ACCURACY.items() if key in done.measures),
+        *(
+            (f"{who} accuracy", _measure(done.measures[key]))
+            for key, who in _ACCURACY.items()
+            if key in done.measures
+        ),
         ("classifier", str(done.export) if done.export else "none yet"),
         ("run", str(done.run)),
     ]
@@ -286,12 +364,18 @@ def outcome_text(done: Outcome) -> str:
     if done.stopped:
         rows.append(("rounds", done.stopped))
     if done.waiting:
-        rows.append(("next", f"llmal review {done.run} --out todo.csv; fill in `answer`; --in todo.csv; run again"))
+        rows.append(
+            ("next", f"llmal review {done.run} --out todo.csv; fill in `answer`; --in todo.csv; run again")
+        )
     return _table(rows)
 
 
 _SOURCE = {"human": "by people", "llm": "by the annotator", "student": "by the student", "none": "open"}
-_ACCURACY = {"student.accuracy": "student", "accepted.accuracy": "accepted", "annotator.accuracy": "annotator"}
+_ACCURACY = {
+    "student.accuracy": "student",
+    "accepted.accuracy": "accepted",
+    "annotator.accuracy": "annotator",
+}
 
 
 def _measure(m: dict[str, Any]) -> str:
@@ -307,13 +391,24 @@ def plan_text(found: dict[str, Any]) -> str:
     most = "no cap" if people["cap"] is None else f"at most {people['cap']}"
     return _table(
         [
-            ("items", f"{found['items']:,} distinct texts in {found['rows']:,} rows, {found['skipped']} set aside"),
-            ("to annotate", f"{found['items_to_annotate']:,} ({found['items_annotated_already']:,} done already)"),
+            (
+                "items",
+                f"{found['items']:,} distinct texts in {found['rows']:,} rows, {found['skipped']} set aside",
+            ),
+            (
+                "to annotate",
+                f"{found['items_to_annotate']:,} ({found['items_annotated_already']:,} done already)",
+            ),
             ("calls", f"about {found['calls']:,}"),
             ("tokens", f"about {found['tokens_in']:,} in, {found['tokens_out']:,} out; {found['note']}"),
             ("money", cost + cap + spent),
             ("people", f"{people['audit']} audit answers, then uncertain items ({most})"),
-            ("time", f"about {found['seconds'] / 60:.0f} min" if found["seconds"] > 90 else f"about {found['seconds']} s"),
+            (
+                "time",
+                f"about {found['seconds'] / 60:.0f} min"
+                if found["seconds"] > 90
+                else f"about {found['seconds']} s",
+            ),
         ]
     )
 
@@ -330,6 +425,8 @@ def _table(rows: list[tuple[str, str]]) -> str:
     out = io.StringIO()
     import sys
 
-    console = Console(file=out, width=None if sys.stdout.isatty() else 200, force_terminal=sys.stdout.isatty())
+    console = Console(
+        file=out, width=None if sys.stdout.isatty() else 200, force_terminal=sys.stdout.isatty()
+    )
     console.print(grid)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

@@ -137,7 +137,7 @@ class _Line:
             forget_failures(self.store, self.recipes.annotations)
 
     def _rounds(self, n: int) -> None:
-        """Select, annotate and filter, learning before each later choice, until rounds, budget or pool end."""
+        """Select, annotate, filter, and learn before each later choice, until rounds, budget or pool end."""
         for round_no in range(n):
             try:
                 dry = self._choose(round_no)
@@ -153,7 +153,10 @@ class _Line:
                 return
 
     def _choose(self, round_no: int) -> bool:
-        """Fill a round's picks; True when the pool has none left. A full round costs nothing, not even a student."""
+        """Fill a round's picks; True when the pool has none left.
+
+        A full round costs nothing, not even a student.
+        """
         from llmal.select import stage as select
 
         if len(self.store.picks(round_no)) >= self.p.rounds.size:
@@ -286,14 +289,14 @@ class _Line:
         )
 
     def _asked_again(self) -> list[str]:
-        """Calls of unknown fate, listed once and counted as spent."""
-        lost = unknown_fate(self.store)
+        """Keys of items whose call a crash left without a known fate; listed until they are answered."""
+        lost = unknown_fate(self.store, unanswered=True)
         items = [item for item, _, _ in lost if item is not None]
         if lost:
             worst = sum(w for _, _, w in lost) / PICO
             self.ctx.progress.say(
-                f"{len(lost)} calls of unknown fate after a crash may have been charged (at most ${worst:.6f}, "
-                "counted as spent); those still wanted are asked again"
+                f"{len(lost)} calls of unknown fate after a crash may have been charged "
+                f"(at most ${worst:.6f}, counted as spent); those still wanted are asked again"
             )
         return [item.key for item in self.store.items(items)]
 

@@ -1,4 +1,4 @@
-"""The pipeline file and the `Pipeline` object: the same thing, written or built, checked whole before anything runs."""
+"""The pipeline file and the `Pipeline` object: one thing, written or built, checked whole before a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-# Control characters, line breaks of any kind, lone surrogates: no prompt, table or store holds them in a name.
+# Control characters, line breaks of any kind, lone surrogates: no prompt, table or store holds them in a
+# name.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -162,8 +163,8 @@ class BudgetSpec(_Part):
 class Pipeline(BaseModel):
     """A whole run, frozen: what a pipeline file says, or what a notebook builds.
 
-    `Pipeline(corpus={"path": "tickets.jsonl"}, labels={"names": ["bug", "billing"]})` and the file with the same
-    keys are equal; `to_yaml` writes the file back.
+    `Pipeline(corpus={"path": "tickets.jsonl"}, labels={"names": ["bug", "billing"]})` and the file with the
+    same keys are equal; `to_yaml` writes the file back.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -247,8 +248,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         said = {n: getattr(value, n) for n in fields}
-        return {n: _plain(v) for n, v in said.items() if v != fields[n].get_default(call_default_factory=True) and not
-                _is_default_plugin(v, fields[n].default)}  # fmt: skip
+        return {
+            n: _plain(v)
+            for n, v in said.items()
+            if v != fields[n].get_default(call_default_factory=True)
+            and not _is_default_plugin(v, fields[n].default)
+        }
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, tuple | list):

@@ -53,7 +53,8 @@ class Outcome(NamedTuple):
 
     Attributes:
         run: the run's folder.
-        items: distinct texts in the corpus; `rows` the rows they stand for, `skipped` reason -> rows set aside.
+        items: distinct texts in the corpus; `rows` the rows they stand for, `skipped` reason -> rows set
+            aside.
         bill: calls, tokens and cost of the run so far, and calls whose fate is unknown.
         labels: counts by `source` and by `verdict`.
         waiting: items that wait for people.
@@ -103,9 +104,14 @@ class Outcome(NamedTuple):
 
 
 def outcome(
-    pipeline: Pipeline, store: Store, ctx: Context, *, seconds: dict[str, float] | None = None, stopped: str = "",
+    pipeline: Pipeline,
+    store: Store,
+    ctx: Context,
+    *,
+    seconds: dict[str, float] | None = None,
+    stopped: str = "",
     repeated: list[str] | None = None,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """The state of a run, from its store alone."""
     from llmal.review.stage import waiting
 

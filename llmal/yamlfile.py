@@ -27,7 +27,8 @@ class Document(NamedTuple):
     Attributes:
         name: what to call the file in messages.
         data: dicts, lists, strings, numbers, booleans, None.
-        places: where each value starts: (line, column), both 1-based; for a mapping entry, where its key starts.
+        places: where each value starts: (line, column), both 1-based; for a mapping entry, where its key
+            starts.
     """
 
     name: str
@@ -131,7 +132,8 @@ class _Reader:
         if _KEY_LITERAL.search(text):
             return self._complain(
                 node,
-                "this looks like a secret key; write the name of an environment variable under api_key_env instead",
+                "this looks like a secret key; "
+                "write the name of an environment variable under api_key_env instead",
             )
         if tag == "null":
             return None

@@ -1,1 +1,1 @@
-"""annotate: a label, a distribution and a confidence for each pick, from a language model or anything else."""
+"""annotate: a label, a distribution and a confidence for each pick, by a language model or anything else."""

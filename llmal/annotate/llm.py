@@ -48,11 +48,16 @@ class Llm(Annotator):
     model: str = Field(description="the model's name at the endpoint")
     base_url: str = Field("https://api.openai.com/v1", description="OpenAI-compatible address, ending in /v1")
     api_key_env: str | None = Field(None, description="name of the environment variable that holds the key")
-    prompt: str | None = Field(None, description="prompt file beside the pipeline file; llmal's own when absent")
-    price: PriceSpec | Literal["local"] | None = Field(
-        None, description="USD for a million tokens {input, output}, or `local`; the shipped table when absent"
+    prompt: str | None = Field(
+        None, description="prompt file beside the pipeline file; llmal's own when absent"
     )
-    max_tokens: int = Field(64, ge=8, description="most tokens of an answer; raise it for models that think aloud")
+    price: PriceSpec | Literal["local"] | None = Field(
+        None,
+        description="USD for a million tokens {input, output}, or `local`; the shipped table when absent",
+    )
+    max_tokens: int = Field(
+        64, ge=8, description="most tokens of an answer; raise it for models that think aloud"
+    )
     logprobs: bool = Field(True, description="ask for token log-probabilities where the endpoint has them")
     in_flight: int = Field(16, ge=1, le=512, description="most calls open at once")
     requests_per_minute: float | None = Field(None, gt=0)
@@ -63,7 +68,15 @@ class Llm(Annotator):
 
     version: ClassVar[int] = 1  # of the parser: raise it and kept answers are read again, at no cost
     not_in_recipe: ClassVar[frozenset[str]] = frozenset(
-        {"base_url", "api_key_env", "prompt", "price", "in_flight", "requests_per_minute", "tokens_per_minute"}
+        {
+            "base_url",
+            "api_key_env",
+            "prompt",
+            "price",
+            "in_flight",
+            "requests_per_minute",
+            "tokens_per_minute",
+        }
         | {"timeout_s", "retries", "tolerate"}
     )
 
@@ -71,7 +84,9 @@ class Llm(Annotator):
     @classmethod
     def _a_name(cls, value: str | None) -> str | None:
         if value is not None and not value.replace("_", "A").isalnum():
-            raise ValueError("expected the name of an environment variable, such as OPENAI_API_KEY, not the key itself")
+            raise ValueError(
+                "expected the name of an environment variable, such as OPENAI_API_KEY, not the key itself"
+            )
         return value
 
     @field_validator("base_url")
@@ -84,7 +99,7 @@ class Llm(Annotator):
         return value
 
     def recipe_for(self, schema: LabelSchema, ctx: Context, vectors_recipe: str) -> str:
-        """Hash of parser, model, prompt and classes; where the endpoint is and how fast it goes is left out."""
+        """Hash of parser, model, prompt and classes; where the endpoint is and how fast is left out."""
         return recipe("annotation", self.recipe(), schema.recipe(), self._prompt(ctx).recipe())
 
     def annotate(self, items: list[Item], schema: LabelSchema, desk: Desk) -> Iterable[Annotation]:
@@ -100,7 +115,9 @@ class Llm(Annotator):
         tokens_in = int((frame_bytes * len(items) + sum(len(i.text.encode()) for i in items)) / BYTES_A_TOKEN)
         tokens_out = ANSWER_TOKENS * len(items)
         usd = None if price.local else price.of(tokens_in, tokens_out) / PICO
-        return Estimate(len(items), tokens_in, tokens_out, usd, "tokens estimated from bytes, about 20 % either way")
+        return Estimate(
+            len(items), tokens_in, tokens_out, usd, "tokens estimated from bytes, about 20 % either way"
+        )
 
     def endpoint(self) -> Endpoint:
         """The endpoint with its key, read from the environment now and kept nowhere.
@@ -117,8 +134,18 @@ class Llm(Annotator):
                     where="annotate.api_key_env",
                     hint=f"export {self.api_key_env}=... and run again",
                 )
-        shared = ("base_url", "in_flight", "requests_per_minute", "tokens_per_minute", "timeout_s", "retries", "tolerate")
-        return Endpoint(key=key, key_name=self.api_key_env or "", **{name: getattr(self, name) for name in shared})
+        shared = (
+            "base_url",
+            "in_flight",
+            "requests_per_minute",
+            "tokens_per_minute",
+            "timeout_s",
+            "retries",
+            "tolerate",
+        )
+        return Endpoint(
+            key=key, key_name=self.api_key_env or "", **{name: getattr(self, name) for name in shared}
+        )
 
     def _prompt(self, ctx: Context) -> PromptFile:
         return load_prompt(ctx.path(self.prompt) if self.prompt else None)
@@ -142,12 +169,18 @@ class Llm(Annotator):
             ledger.close()
         return made
 
-    def _requests(self, items: list[Item], schema: LabelSchema, desk: Desk, able: Abilities) -> Iterator[Request]:
+    def _requests(
+        self, items: list[Item], schema: LabelSchema, desk: Desk, able: Abilities
+    ) -> Iterator[Request]:
         frame: Frame = render(self._prompt(desk.ctx), schema)
-        options: dict[str, Any] = able.options(self.max_tokens, logprobs=self.logprobs and schema.kind == "single")
+        options: dict[str, Any] = able.options(
+            self.max_tokens, logprobs=self.logprobs and schema.kind == "single"
+        )
         secret = desk.store.secret()
         for item in items:
-            yield Request("annotate", self.model, frame.messages(item, secret), options, item.seq, frame.recipe)
+            yield Request(
+                "annotate", self.model, frame.messages(item, secret), options, item.seq, frame.recipe
+            )
 
 
 def annotation_of(item: int, end: Reply | Failure, sign: Any, schema: LabelSchema) -> Annotation:
@@ -173,9 +206,16 @@ def annotation_of(item: int, end: Reply | Failure, sign: Any, schema: LabelSchem
     probs, outside = distribution(end.tokens, end.content, code, schema)
     if probs is None:
         return Annotation(item, status, labels, request=end.request)
-    confidence = probs[schema.index()[labels[0]]]
+    confidence = probs[schema.columns()[labels[0]]]
     return Annotation(
-        item, status, labels, tuple(probs), confidence, "logprobs", f"mass outside the options {outside:.4f}", end.request
+        item,
+        status,
+        labels,
+        tuple(probs),
+        confidence,
+        "logprobs",
+        f"mass outside the options {outside:.4f}",
+        end.request,
     )
 
 
@@ -184,7 +224,8 @@ def distribution(
 ) -> tuple[list[float] | None, float]:
     """Probabilities over the classes from the token that carries the answer's code, and the mass outside.
 
-    The mass of declining stays out of the classes, so the list sums to less than 1 where the model leaned to it.
+    The mass of declining stays out of the classes, so the list sums to less than 1 where the model leaned to
+    it.
 
     Args:
         tokens: the answer's tokens with candidates, or None.

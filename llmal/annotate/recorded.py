@@ -18,7 +18,8 @@ from llmal.records import Annotation, Item, Labels, LabelSchema, recipe
 class Recorded(Annotator):
     """Looks answers up by the corpus's own ids; items the file does not know abstain.
 
-    Source: replay of recorded annotations, as the field's benchmarks do (e.g. Settles 2009, simulated oracles).
+    Source: replay of recorded annotations, as the field's benchmarks do (e.g. Settles 2009, simulated
+    oracles).
     """
 
     path: str = Field(description="JSONL, CSV, TSV or Parquet file beside the pipeline file")
@@ -54,7 +55,7 @@ class Recorded(Annotator):
             )
         several = schema.kind == "multi" and isinstance(value, list)
         names = [str(v) for v in value] if several else [str(value)]
-        if any(name not in schema.index() for name in names):
+        if any(name not in schema.columns() for name in names):
             return Annotation(item.seq, "off_list", detail=shown(", ".join(names)))
         labels: Labels = tuple(name for name in schema.names if name in names)
         raw = row.get(self.confidence) if self.confidence else None
@@ -83,7 +84,10 @@ class Recorded(Annotator):
 
 
 def _confidence(raw: Any) -> float | None:
-    """A number in [0, 1], or None: 85, NaN, true and text are no probability, and guessing a scale is no answer."""
+    """A number in [0, 1], or None.
+
+    85, NaN, true and text are no probability, and guessing a scale is no answer.
+    """
     if isinstance(raw, str):
         try:
             raw = float(raw)

@@ -1,4 +1,4 @@
-"""The annotate stage: the protocol of an annotator, and the answers it leaves, each with status and confidence."""
+"""The annotate stage: the protocol of an annotator, and its answers, each with status and confidence."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class Desk:
 class Annotator(Plugin):
     """Labels items: a language model with a prompt, a zero-shot rule, a file of recorded answers.
 
-    Contract (tested for every annotator): one annotation an item, in any order; the labels are in the schema or
-    the status says why there is none; probabilities are finite, (C,), and sum to at most 1 when single;
+    Contract (tested for every annotator): one annotation an item, in any order; the labels are in the schema
+    or the status says why there is none; probabilities are finite, (C,), and sum to at most 1 when single;
     a bad answer is a status, never an exception.
     """
 

@@ -16,9 +16,10 @@ from llmal.records import Annotation, Item, Labels, LabelSchema
 class ZeroShot(Annotator):
     """Nearest label by cosine between the text and what the file says about each label.
 
-    A label's anchor is the mean of the vectors of its name, its description and its examples; the distribution is
-    a softmax of cosines divided by `temperature`. Raw confidences are not calibrated.
-    Source: label-embedding zero-shot classification, Veeranna et al. 2016; prototypes as in Snell et al. 2017.
+    A label's anchor is the mean of the vectors of its name, its description and its examples; the
+    distribution is a softmax of cosines divided by `temperature`. Raw confidences are not calibrated.
+    Source: label-embedding zero-shot classification, Veeranna et al. 2016; prototypes as in Snell et al.
+    2017.
     """
 
     temperature: float = Field(0.05, gt=0, description="cosine difference that multiplies the odds by e")

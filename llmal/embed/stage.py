@@ -21,8 +21,8 @@ BLOCK = 2048
 class Encoder(Plugin):
     """Texts in, vectors out.
 
-    Contract (tested for every encoder): unit rows; the same text gives the same row whatever stands beside it;
-    an empty list gives an empty array.
+    Contract (tested for every encoder): unit rows; the same text gives the same row whatever stands beside
+    it; an empty list gives an empty array.
     """
 
     group: ClassVar[str] = "embed"

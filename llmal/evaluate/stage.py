@@ -20,7 +20,8 @@ from llmal.store.store import Store
 def reserve(store: Store, ctx: Context, *, size: int) -> Tally:
     """Reserve a simple random sample before anything else looks at the corpus.
 
-    Items picked or answered already never enter, so raising `audit.size` later adds only untouched ones.
+    Items picked or answered already never enter, so raising `audit.size` later adds only untouched ones. At most
+    half of the corpus is reserved.
 
     Args:
         store: of the run.
@@ -32,15 +33,18 @@ def reserve(store: Store, ctx: Context, *, size: int) -> Tally:
     """
     have = store.audit()
     active = store.active()
-    missing = size - len({*have} & {*active})
+    most = min(size, len(active) // 2)  # a sample that leaves nothing to learn from measures nothing
+    missing = most - len({*have} & {*active})
     if missing <= 0:
-        return Tally(size, 0)
+        return Tally(most, 0)
     taken = {*have, *store.picks(), *store.answers()}
     free = [s for s in active if s not in taken]
     chosen = ctx.rng("audit", len(have)).permutation(len(free))[:missing]
     now = time.time()
     new = store.add(t.audit, [{"item": free[i], "at": now} for i in sorted(chosen)])
-    return Tally(size, new, f"only {new} of {missing} items were free" if new < missing else "")
+    if new < missing:
+        return Tally(most, new, f"only {new} of {missing} items were free")
+    return Tally(most, new, f"at most half of the corpus is reserved, not {size}" if most < size else "")
 
 
 def known_answers(store: Store, schema: LabelSchema) -> dict[int, Labels]:
@@ -68,7 +72,9 @@ def run(
         store: of the run.
         ctx: shared context.
         schema: the classes.
-        student, route, annotations: recipes of what is measured.
+        student: recipe of the student that is measured.
+        route: recipe of the routes that are measured.
+        annotations: recipe of the annotations that are measured.
 
     Returns:
         Measures wanted and new.
@@ -91,10 +97,17 @@ def run(
     rows |= _annotated(store, annotations, known, schema, rng)
     on = f"audit sample, {len(items)} items"
     facts = [
-        {"recipe": name, "name": n, "value": _stored(e.value), "low": _stored(e.low), "high": _stored(e.high), "n": e.n,
-         "measured_on": on}
+        {
+            "recipe": name,
+            "name": n,
+            "value": _stored(e.value),
+            "low": _stored(e.low),
+            "high": _stored(e.high),
+            "n": e.n,
+            "measured_on": on,
+        }
         for n, e in rows.items()
-    ]  # fmt: skip
+    ]
     accuracy = rows["student.accuracy"]
     words = (
         f"student accuracy {accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}], n = {accuracy.n}"

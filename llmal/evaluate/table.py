@@ -39,7 +39,7 @@ def measures_of(
         schema: the classes.
         rng: for resampling.
     """
-    index = schema.index()
+    index = schema.columns()
     given, truth = _table(answers, index), _table(gold, index)
     right = (given == truth).all(axis=1)
     out = {"accuracy": wilson(int(right.sum()), len(right))}

@@ -40,8 +40,8 @@ class Parcel(NamedTuple):
 class Exporter(Plugin):
     """Writes a student so that others can load it.
 
-    Contract (tested for every exporter): the folder holds no pickle and no code; it loads in a process that has
-    no network; its predictions equal the student's; labels keep their order.
+    Contract (tested for every exporter): the folder holds no pickle and no code; it loads in a process that
+    has no network; its predictions equal the student's; labels keep their order.
     """
 
     group: ClassVar[str] = "export"
@@ -75,7 +75,7 @@ def run(exporter: Exporter, store: Store, ctx: Context, *, parcel: Parcel, folde
 
 
 def write(exporter: Exporter, parcel: Parcel, folder: Path) -> None:
-    """Export beside the place and move it there: a crash leaves the old export, or none, never half of one."""
+    """Export beside the place, then move it: a crash leaves the old export, or none, never half of one."""
     part = folder.with_name(folder.name + ".part")
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(part, ignore_errors=True)

@@ -42,7 +42,9 @@ class Transformers(Exporter):
             "threshold": parcel.threshold,
             **parcel.facts,
         }
-        (folder / "llmal.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / "llmal.json").write_text(
+            json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         (folder / "README.md").write_text(card(parcel), encoding="utf-8")
 
     def _linear(self, parcel: Parcel, folder: Path) -> None:
@@ -52,7 +54,10 @@ class Transformers(Exporter):
 
 
 def card(parcel: Parcel) -> str:
-    """The model card: YAML head that hubs read, then what a person should know. Texts of the corpus never enter."""
+    """The model card: YAML head that hubs read, then what a person should know.
+
+    Texts of the corpus never enter.
+    """
     facts = parcel.facts
     measured = facts.get("measures", {})
     head: dict[str, Any] = {
@@ -76,7 +81,10 @@ def card(parcel: Parcel) -> str:
         lines += ["Nothing: no answers of people were known when this was exported."]
     lines += ["", "## Limits", ""]
     lines += [
-        f"- Learnt from {facts['trained_on']} labelled texts ({_sources(facts['sources'])}); data hash `{facts['data']}`.",
+        (
+            f"- Learnt from {facts['trained_on']} labelled texts ({_sources(facts['sources'])}); "
+            f"data hash `{facts['data']}`."
+        ),
         "- The measures hold for texts like those of that corpus; on others, measure again.",
         "- Probabilities are the student's own and are not calibrated.",
         "",
@@ -85,7 +93,9 @@ def card(parcel: Parcel) -> str:
 
 
 def _sources(counts: dict[str, int]) -> str:
-    return ", ".join(f"{n} from {'people' if s == 'human' else 'a machine annotator'}" for s, n in sorted(counts.items()))
+    return ", ".join(
+        f"{n} from {'people' if s == 'human' else 'a machine annotator'}" for s, n in sorted(counts.items())
+    )
 
 
 def _line(text: str) -> str:

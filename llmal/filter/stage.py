@@ -17,8 +17,8 @@ class Filter(Plugin):
     """Says of each annotation whether it may train: accept, hold for a person, or drop.
 
     Contract (tested for every filter): one decision an annotation; an annotation without a label is never
-    accepted; raising a confidence never turns an accept into anything else; every reason is filled; the score that
-    decided is kept, so that a threshold can be moved without asking again.
+    accepted; raising a confidence never turns an accept into anything else; every reason is filled; the score
+    that decided is kept, so that a threshold can be moved without asking again.
     """
 
     group: ClassVar[str] = "filter"

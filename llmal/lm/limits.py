@@ -6,7 +6,7 @@ import asyncio
 import time
 
 DECREASE = 0.5
-"""Factor on the window after a 429, and 1/window more after each answer: AIMD, as TCP does (Chiu & Jain 1989)."""
+"""Factor on the window after a 429; each answer adds 1/window: AIMD, as TCP does (Chiu & Jain 1989)."""
 
 
 class Limiter:

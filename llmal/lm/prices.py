@@ -23,7 +23,10 @@ class PriceSpec(BaseModel):
 
 
 class Price(NamedTuple):
-    """Picodollars a token; `local` marks a machine of one's own, where tokens and seconds are counted instead."""
+    """Picodollars a token.
+
+    `local` marks a machine of one's own, where tokens and seconds are counted instead.
+    """
 
     input: int
     output: int
@@ -62,11 +65,15 @@ def price_of(model: str, given: PriceSpec | Literal["local"] | None, *, key: str
         raise ModelError(
             f"the price of '{model}' is not known, so no budget could hold",
             where=key,
-            hint=f"Set {key} to {{input: X, output: Y}} in USD for a million tokens, or to `local` for a machine of your own",
+            hint=(
+                f"Set {key} to {{input: X, output: Y}} in USD for a million tokens, "
+                "or to `local` for a machine of your own"
+            ),
         )
     return Price(_pico(Decimal(str(found[0]))), _pico(Decimal(str(found[1]))))
 
 
 def _pico(usd_per_million: Decimal) -> int:
-    # 1 USD for a million tokens is 10^12 / 10^6 picodollars a token; rounding up keeps every cap an upper bound.
+    # 1 USD for a million tokens is 10^12 / 10^6 picodollars a token; rounding up keeps every cap an upper
+    # bound.
     return int((usd_per_million * 10**6).to_integral_value(rounding="ROUND_CEILING"))

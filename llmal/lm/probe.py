@@ -65,7 +65,9 @@ async def abilities(transport: Transport, store: Store, model: str) -> Abilities
         options = found.options(PROBE_TOKENS, logprobs=True)
         end = await transport.ask(Request("probe", model, _QUESTION, options), lambda _request, _end: [])
         if isinstance(end, Reply):
-            found = found._replace(model=end.model, top_logprobs=found.top_logprobs if _has_candidates(end) else 0)
+            found = found._replace(
+                model=end.model, top_logprobs=found.top_logprobs if _has_candidates(end) else 0
+            )
             break
         narrower = _without(found, end)
         if narrower is None:
@@ -82,7 +84,7 @@ def _has_candidates(reply: Reply) -> bool:
 
 
 def _without(tried: Abilities, end: Failure) -> Abilities | None:
-    """The abilities left when a field was refused with these words; None when the words name no field of ours."""
+    """The abilities left when a field was refused; None when the words name no field of ours."""
     words = end.detail.lower()
     if end.reason != "bad_request":
         return None
@@ -99,6 +101,8 @@ async def _model_len(transport: Transport, model: str) -> int | None:
     """The context length `/models` gives, where it does (vLLM); no error when it does not."""
     try:
         listed = json.loads(await transport.look("/models") or "")["data"]
-        return next((int(m["max_model_len"]) for m in listed if m.get("id") == model and m.get("max_model_len")), None)
+        return next(
+            (int(m["max_model_len"]) for m in listed if m.get("id") == model and m.get("max_model_len")), None
+        )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None

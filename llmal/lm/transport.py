@@ -317,7 +317,10 @@ class Transport:
         self.failed += isinstance(end, Failure)
         if self.failed >= 5 and self.failed > self.endpoint.tolerate * max(self.ended, 50):
             raise ModelError(
-                f"{self.failed} of {self.ended} calls failed, more than annotate.tolerate = {self.endpoint.tolerate:g}",
+                (
+                    f"{self.failed} of {self.ended} calls failed, "
+                    f"more than annotate.tolerate = {self.endpoint.tolerate:g}"
+                ),
                 where=self.endpoint.base_url,
                 hint="`llmal status` counts the reasons; answered items are kept",
             )

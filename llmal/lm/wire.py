@@ -141,7 +141,9 @@ def _text(value: Any) -> str:
 
 def _count(tokens: Any) -> int | None:
     """Tokens as the server counts them; None for what is no count, or one that no call can reach."""
-    return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and 0 <= tokens < 2**31 else None
+    return (
+        tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and 0 <= tokens < 2**31 else None
+    )
 
 
 def _tokens(logprobs: Any) -> tuple[Token, ...] | None:
@@ -164,7 +166,9 @@ def read_refusal(status: int, raw: str, retry_after: str | None) -> Failure:
         "rate": Failure("rate_limit", words, status, retry="rate_limit", wait_s=_seconds(retry_after)),
         "server": Failure("server", words, status, retry="server", wait_s=_seconds(retry_after)),
         # A gateway lost the answer: the model behind it may have made one, and charged for it.
-        "gateway": Failure("server", words, status, retry="server", wait_s=_seconds(retry_after), charged="unknown"),
+        "gateway": Failure(
+            "server", words, status, retry="server", wait_s=_seconds(retry_after), charged="unknown"
+        ),
         "redirect": Failure(
             "redirected", "the endpoint redirects elsewhere; the key is not sent there", status, fatal=True
         ),
@@ -174,7 +178,7 @@ def read_refusal(status: int, raw: str, retry_after: str | None) -> Failure:
     return make[_meaning(status, lower)]
 
 
-def _meaning(status: int, words: str) -> str:  # noqa: C901 - a table in the shape of a ladder, read top down
+def _meaning(status: int, words: str) -> str:
     if status == 402 or "insufficient_quota" in words:
         return "quota"
     if status in (401, 403):

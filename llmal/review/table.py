@@ -24,7 +24,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20
 
 
 class Taken(NamedTuple):
-    """What came back: answers that are new, rows known already, rows left open, and rows set aside with reasons."""
+    """What came back: new answers, rows known already, rows left open, and rows set aside with reasons."""
 
     new: int
     known: int
@@ -85,7 +85,9 @@ def _inert(value: Any) -> Any:
 
 
 def take_back(store: Store, path: Path, schema: LabelSchema, *, person: str = "someone") -> Taken:
-    """Read people's answers; the same file twice adds nothing, and a row that is wrong is set aside with its line.
+    """Read people's answers; the same file twice adds nothing.
+
+    A row that is wrong is set aside with its line.
 
     Args:
         store: of the run, open for writing.
@@ -143,10 +145,10 @@ def _add(store: Store, answers: list[dict[str, Any]]) -> int:
 
 def _labels(value: Any, schema: LabelSchema) -> Labels | None:
     if isinstance(value, str) and schema.kind == "multi":
-        value = [] if value.strip() == "none" and "none" not in schema.index() else value.split("|")
+        value = [] if value.strip() == "none" and "none" not in schema.columns() else value.split("|")
     names = [str(v).strip() for v in value] if isinstance(value, list) else [str(value).strip()]
-    names = [name if name in schema.index() else _ran(name) for name in names]
-    if any(name not in schema.index() for name in names) or (schema.kind == "single" and len(names) != 1):
+    names = [name if name in schema.columns() else _ran(name) for name in names]
+    if any(name not in schema.columns() for name in names) or (schema.kind == "single" and len(names) != 1):
         return None
     return tuple(name for name in schema.names if name in names)
 

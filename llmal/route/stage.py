@@ -34,7 +34,8 @@ class Router(Plugin):
     """Decides who answers each item.
 
     Contract (tested for every router): one route an item; an item routed to student or llm carries that
-    answer; raising the student's confidence never moves an item from a machine to a person; every reason is filled.
+    answer; raising the student's confidence never moves an item from a machine to a person; every reason is
+    filled.
     """
 
     group: ClassVar[str] = "route"
@@ -70,7 +71,8 @@ def run(
         ctx: shared context.
         schema: the classes.
         student: recipe of the final student, whose predictions are on disk.
-        annotations, decisions: recipes of the annotations and of the filter's word on them.
+        annotations: recipe of the annotations.
+        decisions: recipe of the filter's word on the annotations.
 
     Returns:
         Routes wanted and new; the note counts who answers.

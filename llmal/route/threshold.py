@@ -9,7 +9,10 @@ from llmal.route.stage import Case, Router
 
 
 class Threshold(Router):
-    """Accepted annotations stand; else the student from a probability upward; else a person. Source: Chow 1970."""
+    """Accepted annotations stand; else the student from a probability upward; else a person.
+
+    Source: Chow 1970.
+    """
 
     at_least: float = Field(0.9, ge=0, le=1, description="lowest student probability that needs no person")
 

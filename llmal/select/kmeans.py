@@ -15,10 +15,11 @@ MAX_CENTRES = 4096
 
 
 class KMeans(Selector):
-    """The row nearest to each centre of a k-means with k clusters. Source: systems of Lloyd 1982, Arthur & Vassilvitskii 2007.
+    """The row nearest to each centre of a k-means with k clusters.
 
     Distinct under duplicated rows: clusters are served by decreasing size, each takes its nearest row not yet
     taken. With labelled rows there are k plus as many centres, and clusters that hold a labelled row wait.
+    Source: systems of Lloyd 1982, Arthur & Vassilvitskii 2007.
     """
 
     def select(self, pool: Pool, k: int, rng: np.random.Generator) -> Selection:
@@ -67,7 +68,9 @@ def cluster(
     return model.cluster_centers_[used].astype(np.float32), label.astype(np.int64)
 
 
-def _one_a_cluster(label: NDArray[np.int64], distance: NDArray[np.float32], order: NDArray[np.int64]) -> NDArray[np.int64]:
+def _one_a_cluster(
+    label: NDArray[np.int64], distance: NDArray[np.float32], order: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Rows in turns: the nearest of each cluster in `order`, then the second nearest of each, and so on."""
     turn_of = np.empty(len(order), np.int64)
     turn_of[order] = np.arange(len(order))
@@ -75,5 +78,7 @@ def _one_a_cluster(label: NDArray[np.int64], distance: NDArray[np.float32], orde
     sorted_label = label[by_cluster]
     starts = np.r_[0, np.flatnonzero(np.diff(sorted_label)) + 1]
     lengths = np.diff(np.r_[starts, len(label)])
-    place = np.arange(len(label)) - np.repeat(starts, lengths)  # 0 for a cluster's nearest row, 1 for its second
+    place = np.arange(len(label)) - np.repeat(
+        starts, lengths
+    )  # 0 for a cluster's nearest row, 1 for its second
     return by_cluster[np.lexsort((turn_of[sorted_label], place))]

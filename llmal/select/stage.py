@@ -51,8 +51,8 @@ class Selection(NamedTuple):
 class Selector(Plugin):
     """A query strategy (acquisition function).
 
-    Contract (tested for every strategy): exactly min(k, u) distinct rows, all unlabelled; the same rng gives the
-    same picks; the pool is left as it was; k = 0 and an empty pool give nothing; duplicated and all-zero
+    Contract (tested for every strategy): exactly min(k, u) distinct rows, all unlabelled; the same rng gives
+    the same picks; the pool is left as it was; k = 0 and an empty pool give nothing; duplicated and all-zero
     vectors are no error; a score that is not finite is one that names the row.
     """
 
@@ -65,9 +65,16 @@ class Selector(Plugin):
 
 
 def run(
-    selector: Selector, store: Store, ctx: Context, *, round_no: int, size: int, probs: NDArray[np.float32] | None,
-    vectors: str, n_classes: int,
-) -> Tally:  # fmt: skip
+    selector: Selector,
+    store: Store,
+    ctx: Context,
+    *,
+    round_no: int,
+    size: int,
+    probs: NDArray[np.float32] | None,
+    vectors: str,
+    n_classes: int,
+) -> Tally:
     """Fill up one round's picks.
 
     Picks are history: once made they stay, whatever the file says later, because answers were paid for on
@@ -95,17 +102,29 @@ def run(
     if not len(unlabelled):
         return Tally(size, 0, "no picks left")
     pool = Pool(store.load(vectors), unlabelled, np.array(store.picks(), dtype=np.int64), probs, n_classes)
-    chosen = selector.select(pool, min(missing, len(unlabelled)), ctx.rng("select", round_no * 1_000_003 + have))
+    chosen = selector.select(
+        pool, min(missing, len(unlabelled)), ctx.rng("select", round_no * 1_000_003 + have)
+    )
     now = time.time()
     recipe = selector.recipe()
     new = store.add(
         t.pick,
         [
-            {"item": int(row), "round": round_no, "rank": have + rank, "by": selector.name, "score": float(score),
-             "reason": reason, "recipe": recipe, "at": now}
-            for rank, (row, score, reason) in enumerate(zip(chosen.rows, chosen.scores, chosen.reasons, strict=True))
+            {
+                "item": int(row),
+                "round": round_no,
+                "rank": have + rank,
+                "by": selector.name,
+                "score": float(score),
+                "reason": reason,
+                "recipe": recipe,
+                "at": now,
+            }
+            for rank, (row, score, reason) in enumerate(
+                zip(chosen.rows, chosen.scores, chosen.reasons, strict=True)
+            )
         ],
-    )  # fmt: skip
+    )
     short = f"the pool held only {len(unlabelled)} of {missing} wanted" if len(unlabelled) < missing else ""
     return Tally(size, new, short)
 

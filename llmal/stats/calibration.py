@@ -239,12 +239,14 @@ def _probability_pair(probs: ArrayLike, gold: ArrayLike) -> tuple[NDArray[np.flo
     return table, classes
 
 
-def calibration_gap(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 5, level: float = 0.95) -> Estimate:
+def calibration_gap(
+    confidence: ArrayLike, correct: ArrayLike, *, bins: int = 5, level: float = 0.95
+) -> Estimate:
     """Expected calibration error with an interval that holds, at the price of being wide.
 
-    The plug-in error is biased upwards, so a bootstrap of it covers far too little. Here each bin's accuracy gets
-    an exact interval, Bonferroni-corrected over the bins, and the low and high ends are the least and the
-    largest mean gap those accuracies allow.
+    The plug-in error is biased upwards, so a bootstrap of it covers far too little. Here each bin's accuracy
+    gets an exact interval, Bonferroni-corrected over the bins, and the low and high ends are the least and
+    the largest mean gap those accuracies allow.
 
     Args:
         confidence: (n,) in [0, 1]; confidence in the chosen label.
@@ -276,7 +278,9 @@ def calibration_gap(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 5,
         n = int(inside.sum())
         mean = float(scores[inside].mean())
         bounds = clopper_pearson(int(hits[inside].sum()), n, level=1 - (1 - level) / len(used))
-        near = 0.0 if bounds.low <= mean <= bounds.high else min(abs(mean - bounds.low), abs(mean - bounds.high))
+        near = (
+            0.0 if bounds.low <= mean <= bounds.high else min(abs(mean - bounds.low), abs(mean - bounds.high))
+        )
         low += n * near
         high += n * max(abs(mean - bounds.low), abs(mean - bounds.high))
     return Estimate(value, low / len(scores), high / len(scores), len(scores))

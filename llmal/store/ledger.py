@@ -17,7 +17,7 @@ from llmal.store import schema as t
 from llmal.store.store import Store
 
 PICO = 10**12
-"""Picodollars in a dollar. A price of p dollars a million tokens is p * 10^6 picodollars a token: sums stay exact."""
+"""Picodollars in a dollar: p dollars a million tokens is p * 10^6 picodollars a token; sums stay exact."""
 
 Facts = list[tuple[sa.Table, list[dict[str, Any]]]]
 """Rows to append, by table."""
@@ -46,8 +46,8 @@ class Settled(NamedTuple):
     """How one attempt ended.
 
     Attributes:
-        status: `ok`, `failed` (the server said so: free), `unknown` (it may have been charged: worst case counts),
-            or `unsent` (it never left).
+        status: `ok`, `failed` (the server said so: free), `unknown` (it may have been charged: worst case
+            counts), or `unsent` (it never left).
         cost: picodollars; exact when `exact`, else an upper bound.
     """
 
@@ -134,7 +134,10 @@ class Ledger:
             words, where = f"{self._calls} of {caps.calls} calls are made", "budget.calls"
         elif caps.cost is not None and self._spent + worst > caps.cost:
             left = (caps.cost - self._spent) / PICO
-            words = f"the next call could cost ${worst / PICO:.6f} and ${left:.6f} of ${caps.cost / PICO:.2f} is left"
+            words = (
+                f"the next call could cost ${worst / PICO:.6f} "
+                f"and ${left:.6f} of ${caps.cost / PICO:.2f} is left"
+            )
             where = "budget.usd"
         else:
             return None
@@ -186,8 +189,13 @@ def bill(store: Store) -> Bill:
     return Bill(*(int(x) for x in store.read(query)[0]))
 
 
-def unknown_fate(store: Store) -> list[tuple[int | None, str, int]]:
-    """(item, request hash, worst-case picodollars) of every call that was sent and never settled."""
+def unknown_fate(store: Store, *, unanswered: bool = False) -> list[tuple[int | None, str, int]]:
+    """(item, request hash, worst-case picodollars) of every call that was sent and never settled.
+
+    Args:
+        store: of the run.
+        unanswered: only those whose question has no answer yet, so that it will be asked again.
+    """
     a, r = t.attempt.c, t.request.c
     query = (
         sa.select(r.item, a.request, a.worst)
@@ -195,6 +203,8 @@ def unknown_fate(store: Store) -> list[tuple[int | None, str, int]]:
         .where(_no_outcome())
         .order_by(a.n)
     )
+    if unanswered:
+        query = query.where(a.request.not_in(sa.select(t.response.c.request)))
     return [tuple(row) for row in store.read(query)]
 
 
@@ -250,4 +260,3 @@ class _Journal:
                 future.set_result(None)
             else:
                 future.set_exception(failure)
-

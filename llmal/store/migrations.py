@@ -19,19 +19,22 @@ def m001_first_tables(db: Connection) -> None:
 
 
 _FIRST = """
-CREATE TABLE item (seq INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, text TEXT NOT NULL, flags TEXT NOT NULL);
-CREATE TABLE corpus (n INTEGER PRIMARY KEY, recipe TEXT NOT NULL, digest TEXT NOT NULL, at FLOAT NOT NULL);
-CREATE TABLE row (corpus BIGINT NOT NULL, position BIGINT NOT NULL, id TEXT NOT NULL, item BIGINT, gold TEXT,
+CREATE TABLE item (seq INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, text TEXT NOT NULL, flags TEXT NOT
+NULL); CREATE TABLE corpus (n INTEGER PRIMARY KEY, recipe TEXT NOT NULL, digest TEXT NOT NULL, at FLOAT NOT
+NULL); CREATE TABLE row (corpus BIGINT NOT NULL, position BIGINT NOT NULL, id TEXT NOT NULL, item BIGINT, gold
+TEXT,
   skipped TEXT NOT NULL, PRIMARY KEY (corpus, position));
 CREATE INDEX row_item ON row (corpus, item);
 CREATE INDEX row_id ON row (corpus, id);
 CREATE TABLE array (recipe TEXT NOT NULL, start BIGINT NOT NULL, stop BIGINT NOT NULL, file TEXT NOT NULL,
   PRIMARY KEY (recipe, start));
 CREATE TABLE audit (item INTEGER PRIMARY KEY, at FLOAT NOT NULL);
-CREATE TABLE pick (item INTEGER PRIMARY KEY, round BIGINT NOT NULL, rank BIGINT NOT NULL, by TEXT NOT NULL, score FLOAT,
+CREATE TABLE pick (item INTEGER PRIMARY KEY, round BIGINT NOT NULL, rank BIGINT NOT NULL, by TEXT NOT NULL,
+score FLOAT,
   reason TEXT NOT NULL, recipe TEXT NOT NULL, at FLOAT NOT NULL);
 CREATE INDEX pick_round ON pick (round);
-CREATE TABLE annotation (item BIGINT NOT NULL, recipe TEXT NOT NULL, status TEXT NOT NULL, labels TEXT NOT NULL,
+CREATE TABLE annotation (item BIGINT NOT NULL, recipe TEXT NOT NULL, status TEXT NOT NULL, labels TEXT NOT
+NULL,
   probs TEXT, confidence FLOAT, kind TEXT NOT NULL, detail TEXT NOT NULL, request TEXT, at FLOAT NOT NULL,
   PRIMARY KEY (item, recipe));
 CREATE TABLE decision (item BIGINT NOT NULL, recipe TEXT NOT NULL, verdict TEXT NOT NULL, score FLOAT,
@@ -39,24 +42,28 @@ CREATE TABLE decision (item BIGINT NOT NULL, recipe TEXT NOT NULL, verdict TEXT 
 CREATE TABLE answer (n INTEGER PRIMARY KEY, item BIGINT NOT NULL, person TEXT NOT NULL, labels TEXT NOT NULL,
   note TEXT NOT NULL, source TEXT NOT NULL, line BIGINT NOT NULL, at FLOAT NOT NULL, seconds FLOAT,
   UNIQUE (item, person, source, line));
-CREATE TABLE student (recipe TEXT PRIMARY KEY, round BIGINT NOT NULL, role TEXT NOT NULL, folder TEXT NOT NULL,
+CREATE TABLE student (recipe TEXT PRIMARY KEY, round BIGINT NOT NULL, role TEXT NOT NULL, folder TEXT NOT
+NULL,
   n_items BIGINT NOT NULL, note TEXT NOT NULL, at FLOAT NOT NULL);
 CREATE TABLE route (item BIGINT NOT NULL, recipe TEXT NOT NULL, who TEXT NOT NULL, labels TEXT NOT NULL,
   confidence FLOAT, reason TEXT NOT NULL, PRIMARY KEY (item, recipe));
-CREATE TABLE measure (recipe TEXT NOT NULL, name TEXT NOT NULL, value FLOAT, low FLOAT, high FLOAT, n BIGINT NOT NULL,
+CREATE TABLE measure (recipe TEXT NOT NULL, name TEXT NOT NULL, value FLOAT, low FLOAT, high FLOAT, n BIGINT
+NOT NULL,
   measured_on TEXT NOT NULL, PRIMARY KEY (recipe, name));
 CREATE TABLE export (recipe TEXT PRIMARY KEY, folder TEXT NOT NULL, at FLOAT NOT NULL);
-CREATE TABLE request (hash TEXT PRIMARY KEY, purpose TEXT NOT NULL, model TEXT NOT NULL, prompt TEXT NOT NULL, item BIGINT,
+CREATE TABLE request (hash TEXT PRIMARY KEY, purpose TEXT NOT NULL, model TEXT NOT NULL, prompt TEXT NOT NULL,
+item BIGINT,
   body TEXT);
 CREATE INDEX request_item ON request (item);
-CREATE TABLE attempt (n INTEGER PRIMARY KEY, request TEXT NOT NULL, ordinal BIGINT NOT NULL, worst BIGINT NOT NULL,
+CREATE TABLE attempt (n INTEGER PRIMARY KEY, request TEXT NOT NULL, ordinal BIGINT NOT NULL, worst BIGINT NOT
+NULL,
   at FLOAT NOT NULL);
 CREATE INDEX attempt_request ON attempt (request);
 CREATE TABLE outcome (attempt INTEGER PRIMARY KEY, status TEXT NOT NULL, http BIGINT, reason TEXT NOT NULL,
   cost BIGINT NOT NULL, exact BIGINT NOT NULL, tokens_in BIGINT, tokens_out BIGINT, at FLOAT NOT NULL,
   seconds FLOAT NOT NULL);
-CREATE TABLE response (request TEXT PRIMARY KEY, attempt BIGINT NOT NULL, raw TEXT NOT NULL, model TEXT NOT NULL);
-CREATE TABLE endpoint (recipe TEXT PRIMARY KEY, facts TEXT NOT NULL, at FLOAT NOT NULL)
+CREATE TABLE response (request TEXT PRIMARY KEY, attempt BIGINT NOT NULL, raw TEXT NOT NULL, model TEXT NOT
+NULL); CREATE TABLE endpoint (recipe TEXT PRIMARY KEY, facts TEXT NOT NULL, at FLOAT NOT NULL)
 """
 
 STEPS: tuple[Step, ...] = (m001_first_tables,)

@@ -46,16 +46,9 @@ class Store:
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
-        """One transaction; a full disk or a lost folder is told as a StoreError, and nothing is half written."""
-        try:
-            with self.engine.begin() as db:
-                yield db
-        except sa.exc.OperationalError as error:
-            raise StoreError(
-                f"cannot write the run's store: {error.orig}",
-                where=self.folder.name,
-                hint="Everything committed so far is kept; free space or mend the folder, then run again",
-            ) from error
+        """One transaction; a full disk or a lost folder is a StoreError, and nothing is half written."""
+        with _told(self.folder), self.engine.begin() as db:
+            yield db
 
     def close(self) -> None:
         """Release files and lock."""
@@ -79,8 +72,8 @@ class Store:
         return new
 
     def read(self, statement: sa.Select[Any]) -> Sequence[Any]:
-        """All rows of a query."""
-        with self.engine.connect() as db:
+        """All rows of a query; never waits for a writer."""
+        with self.engine.connect().execution_options(llmal_reads=True) as db, _told(self.folder):
             return db.execute(statement).all()
 
     def count(self, table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
@@ -127,8 +120,16 @@ class Store:
                                 {"seq": seq, "key": k, "text": row.text, "flags": json.dumps(row.flags)}
                             )
                     gold = None if row.gold is None else json.dumps(row.gold)
-                    lines.append({"corpus": n, "position": row.position, "id": row.id, "item": seq, "gold": gold,
-                                  "skipped": row.skipped})  # fmt: skip
+                    lines.append(
+                        {
+                            "corpus": n,
+                            "position": row.position,
+                            "id": row.id,
+                            "item": seq,
+                            "gold": gold,
+                            "skipped": row.skipped,
+                        }
+                    )
                 if items:
                     self.add(t.item, items, db=db)
                 self.add(t.row, lines, db=db)
@@ -171,7 +172,7 @@ class Store:
         )
 
     def gold(self) -> dict[int, Labels]:
-        """Item -> answer known beforehand. Rows of one text that disagree are left out: they prove nothing."""
+        """Item -> answer known beforehand, less rows of one text that disagree: they prove nothing."""
         where = (t.row.c.corpus == self.newest_corpus(), t.row.c.gold.is_not(None), t.row.c.item.is_not(None))
         found: dict[int, Labels] = {}
         torn: set[int] = set()
@@ -267,6 +268,21 @@ class Store:
         return found[0] if found else None
 
 
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """A full disk, a lost folder or a damaged file, told in one sentence."""
+    try:
+        yield
+    except sa.exc.DatabaseError as error:
+        if type(error) not in (sa.exc.OperationalError, sa.exc.DatabaseError):
+            raise  # a broken constraint is a bug of ours, not of the disk
+        raise StoreError(
+            f"the run's store failed: {error.orig}",
+            where=folder.name,
+            hint="Everything committed so far is kept; free space, or see `llmal doctor RUN`, then run again",
+        ) from error
+
+
 def annotation_rows(recipe: str, annotations: Iterable[Annotation]) -> list[dict[str, Any]]:
     """Annotations as rows of their table."""
     now = time.time()
@@ -350,7 +366,8 @@ def _connect(path: Path, *, write: bool) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        reads = not write or connection.get_execution_options().get("llmal_reads")
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     try:
         if write:

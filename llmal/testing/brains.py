@@ -1,4 +1,4 @@
-"""Brains for FakeLM that read llmal's own prompts: they find the item's text and answer with an option code."""
+"""Brains for FakeLM that read llmal's own prompts: find the item's text, answer with an option code."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def classifier(
 
     Args:
         label_of: text -> label name; None (or a text the mapping does not hold: a 404) means no answer.
-        confidence: probability put on the chosen code in the log-probabilities, the rest spread evenly over the
-            other options; None gives no log-probabilities.
+        confidence: probability put on the chosen code in the log-probabilities, the rest spread evenly over
+            the other options; None gives no log-probabilities.
     """
 
     def brain(ask: Ask) -> Answer | str:

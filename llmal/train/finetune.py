@@ -28,9 +28,9 @@ MIN_STEPS = 150
 class Finetune(Student):
     """A pre-trained encoder with a fresh classification head, all weights trained.
 
-    AdamW, linear warm-up and decay, gradient clipping; batches of similar length; bfloat16 arithmetic on hardware
-    that has it. Re-initialised every time: warm starts hurt. Source: Devlin et al. 2019; schedule as in
-    Mosbach et al. 2021 (longer training at a small rate is what stabilises small data).
+    AdamW, linear warm-up and decay, gradient clipping; batches of similar length; bfloat16 arithmetic on
+    hardware that has it. Re-initialised every time: warm starts hurt. Source: Devlin et al. 2019; schedule as
+    in Mosbach et al. 2021 (longer training at a small rate is what stabilises small data).
     """
 
     model: str = Field(weights.DEFAULT_ENCODER, description="hub name or folder of an encoder")
@@ -39,11 +39,17 @@ class Finetune(Student):
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of steps over which the rate rises")
-    smoothing: float = Field(0.05, ge=0, lt=1, description="label smoothing: share of each target spread over all classes")
-    freeze_words: bool = Field(True, description="leave word embeddings as pre-trained: half the weights, no loss seen")
+    smoothing: float = Field(
+        0.05, ge=0, lt=1, description="label smoothing: share of each target spread over all classes"
+    )
+    freeze_words: bool = Field(
+        True, description="leave word embeddings as pre-trained: half the weights, no loss seen"
+    )
     max_length: int = Field(256, ge=8, le=8192, description="tokens of a text; longer ones are cut")
 
-    def fit(self, examples: Examples, schema: LabelSchema, rng: np.random.Generator, ctx: Context) -> TransformerModel:
+    def fit(
+        self, examples: Examples, schema: LabelSchema, rng: np.random.Generator, ctx: Context
+    ) -> TransformerModel:
         """Train on texts, targets (soft ones too) and weights."""
         import torch
 
@@ -63,9 +69,14 @@ class Finetune(Student):
         return TransformerModel.load(folder, schema.kind, self.max_length)
 
     def _train(
-        self, model: TransformerModel, tokens: list[list[int]], y: NDArray[np.float32], w: NDArray[np.float32],
-        rng: np.random.Generator, ctx: Context,
-    ) -> None:  # fmt: skip
+        self,
+        model: TransformerModel,
+        tokens: list[list[int]],
+        y: NDArray[np.float32],
+        w: NDArray[np.float32],
+        rng: np.random.Generator,
+        ctx: Context,
+    ) -> None:
         import torch
 
         steps_an_epoch = -(-len(tokens) // self.batch_size)
@@ -103,7 +114,9 @@ class Finetune(Student):
             each = -(target * torch.log_softmax(logits, dim=1)).sum(dim=1)
         else:
             target = target * (1 - self.smoothing) + self.smoothing / 2
-            each = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=1)
+            each = torch.nn.functional.binary_cross_entropy_with_logits(
+                logits, target, reduction="none"
+            ).mean(dim=1)
         weight = torch.from_numpy(w).to(logits.device)
         return (each * weight).sum() / weight.sum()
 
@@ -119,7 +132,9 @@ class TransformerModel(Model):
         self.max_length = min(max_length, tokenizer.model_max_length, positions)
         # Plain transformers cuts where the student does, once asked to cut.
         tokenizer.model_max_length = self.max_length
-        tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True  # texts are sorted before padding
+        tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = (
+            True  # texts are sorted before padding
+        )
 
     def tokenize(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, cut to `max_length`."""
@@ -189,7 +204,9 @@ def _fresh(name: str, schema: LabelSchema) -> tuple[Any, Any]:
         num_labels=len(labels),
         id2label=labels,
         label2id={name: i for i, name in labels.items()},
-        problem_type="single_label_classification" if schema.kind == "single" else "multi_label_classification",
+        problem_type="single_label_classification"
+        if schema.kind == "single"
+        else "multi_label_classification",
     )
 
 
@@ -219,11 +236,18 @@ def _cut(tokens: list[list[int]]) -> list[list[int]]:
 
 
 def _batches(lengths: list[int], size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Random batches of texts of similar length: shuffled, sorted within stretches of 32 batches, batches shuffled."""
+    """Random batches of texts of similar length.
+
+    Shuffled, sorted within stretches of 32 batches, batches shuffled.
+    """
     order = rng.permutation(len(lengths))
     every = np.array(lengths)
     stretches = [order[i : i + 32 * size] for i in range(0, len(order), 32 * size)]
-    batches = [s[i : i + size] for s in (s[np.argsort(every[s], kind="stable")] for s in stretches) for i in range(0, len(s), size)]
+    batches = [
+        s[i : i + size]
+        for s in (s[np.argsort(every[s], kind="stable")] for s in stretches)
+        for i in range(0, len(s), size)
+    ]
     for i in rng.permutation(len(batches)):
         yield batches[i]
 

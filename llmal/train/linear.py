@@ -21,13 +21,18 @@ FOLDS = 5
 
 
 class Linear(Student):
-    """Multinomial logistic regression (one per label when multi), C by cross-validated log loss. Source: Cox 1958."""
+    """Multinomial logistic regression (one per label when multi), C by cross-validated log loss.
+
+    Source: Cox 1958.
+    """
 
     balanced: bool = Field(False, description="weigh classes inversely to how often they occur")
 
     uses_vectors: ClassVar[bool] = True
 
-    def fit(self, examples: Examples, schema: LabelSchema, rng: np.random.Generator, ctx: Context) -> LinearModel:
+    def fit(
+        self, examples: Examples, schema: LabelSchema, rng: np.random.Generator, ctx: Context
+    ) -> LinearModel:
         """Learn from vectors, targets and weights; soft targets are read as weighted rows of each class."""
         assert examples.vectors is not None
         assert examples.targets is not None
@@ -37,7 +42,9 @@ class Linear(Student):
         seed = int(rng.integers(2**31))
         if schema.kind == "single":
             return LinearModel(*self._single(x, y, w, seed), "softmax")
-        columns = [self._single(x, np.stack([1 - y[:, c], y[:, c]], axis=1), w, seed) for c in range(y.shape[1])]
+        columns = [
+            self._single(x, np.stack([1 - y[:, c], y[:, c]], axis=1), w, seed) for c in range(y.shape[1])
+        ]
         coef = np.stack([(c[1] - c[0]) for c, _ in columns])
         bias = np.array([b[1] - b[0] for _, b in columns], np.float32)
         return LinearModel(coef, bias, "sigmoid")
@@ -58,7 +65,9 @@ class Linear(Student):
             bias[seen] = 0.0
             return coef, bias
         model = self._best(x[rows], classes, w[rows] * y[rows, classes], seed)
-        if len(seen) == 2:  # scikit-learn keeps one row for two classes: softmax of (0, z) is its sigmoid of z
+        if (
+            len(seen) == 2
+        ):  # scikit-learn keeps one row for two classes: softmax of (0, z) is its sigmoid of z
             coef[seen[1]], bias[seen[0]], bias[seen[1]] = model.coef_[0], 0.0, model.intercept_[0]
         else:
             coef[seen], bias[seen] = model.coef_, model.intercept_
@@ -82,7 +91,9 @@ class Linear(Student):
             total = 0.0
             for train, test in folds:
                 model = fitted(c, train)
-                chosen = model.predict_proba(x[test])[np.arange(len(test)), np.searchsorted(model.classes_, y[test])]
+                chosen = model.predict_proba(x[test])[
+                    np.arange(len(test)), np.searchsorted(model.classes_, y[test])
+                ]
                 total += float((w[test] * -np.log(np.maximum(chosen, 1e-12))).sum())
             return total
 

@@ -1,4 +1,4 @@
-"""The train stage: the protocol of a student, its training set, and the students and predictions it leaves."""
+"""The train stage: the protocol of a student, its training set, and what it leaves."""
 
 from __future__ import annotations
 
@@ -88,28 +88,32 @@ def training_set(store: Store, *, schema: LabelSchema, annotations: str, decisio
     """Newest answers of people, else accepted annotations; audit items never, whoever labelled them."""
     reserved = set(store.audit())
     given = store.annotations(annotations)
-    found = {s: (given[s].labels, "llm") for s, d in store.decisions(decisions).items() if d.verdict == "accept"}
+    found = {
+        s: (given[s].labels, "llm") for s, d in store.decisions(decisions).items() if d.verdict == "accept"
+    }
     found |= {s: (labels, "human") for s, labels in store.answers(schema.names).items()}
     items = sorted(set(found) - reserved)
     return TrainingSet(items, [found[s][0] for s in items], [found[s][1] for s in items])
 
 
 def can_learn(data: TrainingSet, schema: LabelSchema) -> bool:
-    """Whether there is anything to tell apart: two classes when single, one label given somewhere when multi."""
+    """Whether there is anything to tell apart: two classes when single, one label anywhere when multi."""
     seen = {name for labels in data.labels for name in labels}
     return len(seen) >= (2 if schema.kind == "single" else 1)
 
 
 def targets(labels: list[Labels], schema: LabelSchema) -> NDArray[np.float32]:
     """(n, C) ones where a label is given, zeros elsewhere."""
-    index = schema.index()
+    index = schema.columns()
     out = np.zeros((len(labels), len(schema.labels)), np.float32)
     for row, names in zip(out, labels, strict=True):
         row[[index[name] for name in names]] = 1.0
     return out
 
 
-def student_recipe(student: Student, data: TrainingSet, schema: LabelSchema, vectors: str, ctx: Context) -> str:
+def student_recipe(
+    student: Student, data: TrainingSet, schema: LabelSchema, vectors: str, ctx: Context
+) -> str:
     """Hash of all that determines a fitted student."""
     used = vectors if student.uses_vectors else ""
     return recipe("student", student.recipe(), data.recipe(), schema.recipe(), used, ctx.seed)
@@ -141,11 +145,22 @@ def run(
         return Tally(1, 0)
     model = student.load(store.folder / kept.folder, schema) if kept is not None else None
     if model is None:
-        model = student.fit(_examples(student, store, data, schema, vectors), schema, ctx.rng(f"train {role}"), ctx)
+        model = student.fit(
+            _examples(student, store, data, schema, vectors), schema, ctx.rng(f"train {role}"), ctx
+        )
         folder = _save(model, store.folder / "students" / name)
-        note = json.dumps({"use": student.to_spec(), "sources": {s: data.sources.count(s) for s in set(data.sources)}})
-        fact = {"recipe": name, "round": round_no, "role": role, "folder": str(folder.relative_to(store.folder)),
-                "n_items": len(data.items), "note": note, "at": time.time()}  # fmt: skip
+        note = json.dumps(
+            {"use": student.to_spec(), "sources": {s: data.sources.count(s) for s in set(data.sources)}}
+        )
+        fact = {
+            "recipe": name,
+            "round": round_no,
+            "role": role,
+            "folder": str(folder.relative_to(store.folder)),
+            "n_items": len(data.items),
+            "note": note,
+            "at": time.time(),
+        }
         store.add(t.student, [fact])
     everything = store.load(vectors) if student.uses_vectors else None
     with ctx.progress.task(f"predict with {student.name}", n - done) as advance:
@@ -158,7 +173,9 @@ def run(
     return Tally(1, int(kept is None), f"{student.name} on {len(data.items)} items")
 
 
-def _examples(student: Student, store: Store, data: TrainingSet, schema: LabelSchema, vectors: str) -> Examples:
+def _examples(
+    student: Student, store: Store, data: TrainingSet, schema: LabelSchema, vectors: str
+) -> Examples:
     items: list[Item] = store.items(data.items)
     rows = np.asarray(store.load(vectors)[data.items]) if student.uses_vectors else None
     weights = np.ones(len(items), np.float32)

@@ -2,9 +2,10 @@
 
     python tests/benchmarks/kills.py --kills 200
 
-A child process runs a pipeline against an OpenAI-compatible server in a third process; the driver kills the child
-at a random moment after its first new committed answer, looks at store and counters, and starts the next child, which
-goes on. Children are forked from a process that has done its imports, so that kills fall into work, not imports.
+A child process runs a pipeline against an OpenAI-compatible server in a third process; the driver kills the
+child at a random moment after its first new committed answer, looks at store and counters, and starts the
+next child, which goes on. Children are forked from a process that has done its imports, so that kills fall
+into work, not imports.
 
 Promises checked (the server's counters decide):
   - an answer that was committed when the kill fell is never asked again;
@@ -60,12 +61,17 @@ def pipeline(base_url: str) -> Pipeline:
             "rounds": {"max": 1, "size": 1_000_000},
             "embed": {"use": "hashing", "dim": 16},
             "select": {"first": "uniform"},
-            "annotate": {"use": "llm", "model": "fake-lm", "base_url": base_url, "in_flight": IN_FLIGHT, "price":
-                         {"input": "0.001", "output": "0.002"}},
+            "annotate": {
+                "use": "llm",
+                "model": "fake-lm",
+                "base_url": base_url,
+                "in_flight": IN_FLIGHT,
+                "price": {"input": "0.001", "output": "0.002"},
+            },
             "filter": {"use": "confidence", "unknown": "accept"},
             "train": {"rounds": "linear", "final": "linear"},
         }
-    )  # fmt: skip
+    )
 
 
 def counters(base_url: str) -> dict[str, int]:
@@ -90,7 +96,10 @@ def listed(folder: Path) -> list[str]:
     """Ids of items with a call of unknown fate, one entry a call."""
     store = open_store(folder, write=False)
     try:
-        return [text_id(item.text) for item in store.items([i for i, _, _ in unknown_fate(store) if i is not None])]
+        return [
+            text_id(item.text)
+            for item in store.items([i for i, _, _ in unknown_fate(store) if i is not None])
+        ]
     finally:
         store.close()
 
@@ -113,7 +122,9 @@ def drive(kills: int, seed: int, items: int, scratch: Path) -> dict[str, object]
     (scratch / "corpus.jsonl").write_text(
         "".join(json.dumps({"id": str(i), "text": w}) + "\n" for i, w in enumerate(words)), encoding="utf-8"
     )
-    server = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert server.stdout is not None
     base_url = server.stdout.readline().strip()
     folder = scratch / "run"
@@ -123,7 +134,9 @@ def drive(kills: int, seed: int, items: int, scratch: Path) -> dict[str, object]
     try:
         pid = child(base_url, folder, scratch, "select")  # before the first paid call: vectors and picks
         assert os.waitpid(pid, 0)[1] == 0
-        kept: dict[str, int] = {}  # item -> requests the server had counted when the item was first seen committed
+        kept: dict[
+            str, int
+        ] = {}  # item -> requests the server had counted when the item was first seen committed
         before = counters(base_url)
         for _ in range(kills):
             start = len(committed(folder))
@@ -192,7 +205,12 @@ def main() -> None:
         sys.exit(f"a promise is broken: {broken or 'more repeats a kill than calls in flight'}")
 
 
-BROKEN = ("committed_answers_asked_again", "repeated_but_not_listed", "calls_when_run_again", "kills_after_the_last_item")
+BROKEN = (
+    "committed_answers_asked_again",
+    "repeated_but_not_listed",
+    "calls_when_run_again",
+    "kills_after_the_last_item",
+)
 
 if __name__ == "__main__":
     main()

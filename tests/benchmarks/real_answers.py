@@ -1,13 +1,14 @@
-"""Exported students taught by real recorded answers: film reviews labelled by ChatGPT, questions labelled by people.
+"""Students taught by real recorded answers: film reviews labelled by ChatGPT, questions labelled by people.
 
     python tests/benchmarks/real_answers.py mr --seeds 0 1 2
     python tests/benchmarks/real_answers.py trec --seeds 0 1 2
 
-The answers are served by FakeLM in replay over HTTP and pass through prompt, parser, store, filter and student to
-an exported folder, which is loaded again and scored on the set's own test split. Needs the shared data sets beside
-the project (`../shared/data`). Prints one line a seed and student, and the means.
+The answers are served by FakeLM in replay over HTTP and pass through prompt, parser, store, filter and
+student to an exported folder, which is loaded again and scored on the set's own test split. Needs the shared
+data sets beside the project (`../shared/data`). Prints one line a seed and student, and the means.
 
-Reference: TF-IDF (1-2 grams) + logistic regression trained on all 8,278 parsed ChatGPT labels of `mr` scores 0.780.
+Reference: TF-IDF (1-2 grams) + logistic regression trained on all 8,278 parsed ChatGPT labels of `mr` scores
+0.780.
 """
 
 from __future__ import annotations
@@ -97,9 +98,16 @@ def one(name: str, seed: int, finals: list[str], folder: Path, then: str) -> lis
         for final in finals:  # the second student reuses every pick, answer and vector of the first
             started = time.monotonic()
             progress = PlainLines() if sys.stderr.isatty() else Silent()
-            done = run(pipeline(name, server.base_url, seed, final, then), folder / "run", home=folder, progress=progress)
+            done = run(
+                pipeline(name, server.base_url, seed, final, then),
+                folder / "run",
+                home=folder,
+                progress=progress,
+            )
             model = load(done.export)
-            right = sum(a == r["label"] for a, r in zip(model.predict([r["text"] for r in test]), test, strict=True))
+            right = sum(
+                a == r["label"] for a, r in zip(model.predict([r["text"] for r in test]), test, strict=True)
+            )
             score = wilson(right, len(test))
             audit = done.measures["student.accuracy"]
             found.append(
@@ -134,7 +142,9 @@ def main() -> None:
             every += one(options.set, seed, options.students, Path(scratch) / str(seed), options.then)
     for student in options.students:
         scores = [r["accuracy"] for r in every if r["student"] == student]
-        print(f"{options.set} {student}: mean accuracy {statistics.mean(scores):.4f} over {len(scores)} seeds")
+        print(
+            f"{options.set} {student}: mean accuracy {statistics.mean(scores):.4f} over {len(scores)} seeds"
+        )
 
 
 if __name__ == "__main__":

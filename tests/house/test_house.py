@@ -63,7 +63,17 @@ def loaded_after(code):
     return set(json.loads(done.stderr))
 
 
-HEAVY = {"torch", "transformers", "dspy", "openai", "numpy", "sklearn", "sentence_transformers", "datasets", "litellm"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "dspy",
+    "openai",
+    "numpy",
+    "sklearn",
+    "sentence_transformers",
+    "datasets",
+    "litellm",
+}
 
 
 def test_importing_llmal_loads_nothing_heavy():
@@ -72,7 +82,10 @@ def test_importing_llmal_loads_nothing_heavy():
 
 
 def test_help_loads_nothing_heavy():
-    code = "import sys; sys.argv = ['llmal', '--help']\nfrom llmal.cli import app\ntry: app()\nexcept SystemExit: pass"
+    code = (
+        "import sys; sys.argv = ['llmal', '--help']\nfrom llmal.cli import app\n"
+        "try: app()\nexcept SystemExit: pass"
+    )
     assert not loaded_after(code) & (HEAVY | {"pydantic", "sqlalchemy"})
 
 
@@ -100,7 +113,12 @@ def test_readme_shows_every_verb_and_no_other():
 
 def test_the_gate_runs_what_readme_tells_a_new_user():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    gate = (ROOT / ".ci/run").read_text(encoding="utf-8").replace("pip install -q", "pip install").replace("pytest -q", "pytest")
+    gate = (
+        (ROOT / ".ci/run")
+        .read_text(encoding="utf-8")
+        .replace("pip install -q", "pip install")
+        .replace("pytest -q", "pytest")
+    )
     for command in (
         'pip install -c constraints.txt -e ".[offline]" && llmal run pipelines/quickstart.yaml',
         'pip install -c constraints.txt -e ".[offline,test]" && pytest',
@@ -126,7 +144,9 @@ def test_every_shipped_pipeline_is_valid(path):
 
 
 def test_nothing_shipped_loads_a_pickle_or_remote_code():
-    banned = re.compile(r"pickle\.load|torch\.load\(|joblib\.load|trust_remote_code\"?[=:] ?True|allow_pickle=True")
+    banned = re.compile(
+        r"pickle\.load|torch\.load\(|joblib\.load|trust_remote_code\"?[=:] ?True|allow_pickle=True"
+    )
     for path, _ in modules():
         assert not banned.search(path.read_text(encoding="utf-8")), path
 

@@ -1,4 +1,7 @@
-"""Real text, a real model's recorded answers, through HTTP to an exported student (tests/benchmarks/real_answers.py)."""
+"""Real text, a real model's recorded answers, through HTTP to an exported student.
+
+See tests/benchmarks/real_answers.py.
+"""
 
 import json
 import os
@@ -13,10 +16,13 @@ SHARED = Path(os.environ.get("LLMAL_SHARED", ROOT.parent / "shared"))
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="needs the shared data sets beside the project"),
+    pytest.mark.skipif(
+        not (SHARED / "data").is_dir(), reason="needs the shared data sets beside the project"
+    ),
 ]
 
-# mr: what TF-IDF and logistic regression reach with 8,278 of ChatGPT's labels. trec: the same with 4,950 gold labels.
+# mr: what TF-IDF and logistic regression reach with 8,278 of ChatGPT's labels. trec: the same with 4,950 gold
+# labels.
 FLOORS = {"mr": 0.780, "trec": 0.833}
 
 

@@ -1,4 +1,4 @@
-"""The whole line on small corpora: both kinds of labels, both students, people's answers, edits of the file."""
+"""The whole line on small corpora: both kinds of labels and of students, answers of people, edits."""
 
 import json
 
@@ -17,13 +17,15 @@ WORDS = " ".join(TOPICS.values()).split()
 
 
 def corpus(folder, *, multi=False, n=480):
-    """Texts about one topic (or, multi, about none to three), with gold and with recorded answers that are 95 % right."""
+    """Texts about one topic (multi: none to three), with gold and recorded answers that are 95 % right."""
     rows, answers = [], []
     for i in range(n):
         names = [t for j, t in enumerate(TOPICS) if (i >> j) & 1] if multi else [list(TOPICS)[i % 3]]
         words = [TOPICS[t].split()[(i + k) % 6] for t in names for k in range(2)]
         wrong = [] if multi else [list(TOPICS)[(i + 1) % 3]]
-        rows.append({"id": str(i), "text": f"{' '.join(words)} note {i}", "label": names if multi else names[0]})
+        rows.append(
+            {"id": str(i), "text": f"{' '.join(words)} note {i}", "label": names if multi else names[0]}
+        )
         said = wrong if wrong and i % 20 == 7 else names
         answers.append({"id": str(i), "label": said if multi else said[0], "sure": 0.9 if i % 5 else 0.4})
     for name, data in (("corpus", rows), ("answers", answers)):
@@ -51,7 +53,13 @@ def test_a_corpus_becomes_a_classifier(tmp_path, kind, student):
     final = "linear"
     if student == "finetune":
         model = str(tiny_bert(tmp_path / "tiny", [*WORDS, "note"]))
-        final = {"use": "finetune", "model": model, "learning_rate": 0.004, "epochs": 20 if kind == "single" else 60, "freeze_words": False}
+        final = {
+            "use": "finetune",
+            "model": model,
+            "learning_rate": 0.004,
+            "epochs": 20 if kind == "single" else 60,
+            "freeze_words": False,
+        }
     pipeline = spec(
         labels={"kind": kind, "names": list(TOPICS)}, train={"rounds": "linear", "final": final},
         filter={"use": "confidence", "at_least": 0.5},
@@ -101,7 +109,9 @@ def test_answers_to_a_label_that_is_gone_are_kept_aside_not_crashed_on(tmp_path)
     review(done.run, out=out, into=None, person="p", spreadsheet=False)
     table = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     truth = {row["text"]: list(TOPICS)[int(row["id"]) % 3] for row in rows}
-    out.write_text("".join(json.dumps({**r, "answer": truth[r["text"]]}) + "\n" for r in table), encoding="utf-8")
+    out.write_text(
+        "".join(json.dumps({**r, "answer": truth[r["text"]]}) + "\n" for r in table), encoding="utf-8"
+    )
     taken = review(done.run, out=None, into=out, person="p", spreadsheet=False)["taken"]
     assert taken["new"] == len(table)
     measured = llmal.run(spec(**without_gold), tmp_path / "run", home=tmp_path)

