@@ -20,8 +20,8 @@ from llmal.store.store import Store
 def reserve(store: Store, ctx: Context, *, size: int) -> Tally:
     """Reserve a simple random sample before anything else looks at the corpus.
 
-    Items picked or answered already never enter, so raising `audit.size` later adds only untouched ones. At most
-    half of the corpus is reserved.
+    Items picked or answered already never enter, so raising `audit.size` later adds only untouched ones.
+    At most half of the corpus is reserved.
 
     Args:
         store: of the run.
