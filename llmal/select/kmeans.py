@@ -19,7 +19,7 @@ class KMeans(Selector):
 
     Distinct under duplicated rows: clusters are served by decreasing size, each takes its nearest row not yet
     taken. With labelled rows there are k plus as many centres, and clusters that hold a labelled row wait.
-    Source: systems of Lloyd 1982, Arthur & Vassilvitskii 2007.
+    Source: Lloyd 1982, seeded as Arthur & Vassilvitskii 2007.
     """
 
     def select(self, pool: Pool, k: int, rng: np.random.Generator) -> Selection:
