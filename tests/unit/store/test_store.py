@@ -1,7 +1,6 @@
 """The run folder: one writer, facts that stay, arrays in blocks, and a corpus that may change."""
 
 import json
-import multiprocessing
 import os
 import signal
 import sqlite3
@@ -317,17 +316,21 @@ def test_a_run_made_by_a_newer_llmal_is_refused_untouched(tmp_path, write):
     open_store(tmp_path / "run", write=write).close()  # the refusal let go of the lock
 
 
-def _crash(folder):
-    opened = open_store(folder)
-    opened.add(t.audit, [{"item": 7, "at": 0.0}])
-    os.kill(os.getpid(), signal.SIGKILL)
+CRASH = """
+import os, signal, sys
+from pathlib import Path
+from llmal.store import schema as t
+from llmal.store.store import open_store
+opened = open_store(Path(sys.argv[1]))
+opened.add(t.audit, [{"item": 7, "at": 0.0}])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_an_older_run_is_copied_whole_before_it_is_migrated_even_after_a_crash(tmp_path, monkeypatch):
     folder = tmp_path / "run"
-    child = multiprocessing.get_context("spawn").Process(target=_crash, args=(folder,))
-    child.start()
-    child.join()
+    ran = subprocess.run([sys.executable, "-c", CRASH, str(folder)], check=False)
+    assert ran.returncode == -signal.SIGKILL
     from llmal.store import migrations
 
     steps = (*migrations.STEPS, lambda db: db.exec_driver_sql("ALTER TABLE audit ADD COLUMN more TEXT"))
