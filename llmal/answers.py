@@ -22,3 +22,12 @@ def best(probs: NDArray[np.floating], schema: LabelSchema) -> tuple[Labels, floa
         return (schema.names[top],), float(probs[top])
     labels = tuple(n for n, p in zip(schema.names, probs, strict=True) if p >= MULTI_FROM)
     return labels, float(np.maximum(probs, 1 - probs).min())
+
+
+def label_table(labels: list[Labels], schema: LabelSchema) -> NDArray[np.float32]:
+    """(n, C) ones where a label is given, zeros elsewhere."""
+    columns = schema.columns()
+    out = np.zeros((len(labels), len(schema.labels)), np.float32)
+    for row, names in zip(out, labels, strict=True):
+        row[[columns[name] for name in names]] = 1.0
+    return out

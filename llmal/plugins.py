@@ -28,7 +28,13 @@ BUILTIN: dict[str, dict[str, str]] = {
         "uniform": "llmal.select.uniform:Uniform",
         "kmeans": "llmal.select.kmeans:KMeans",
         "typiclust": "llmal.select.typiclust:TypiClust",
+        "kcenter": "llmal.select.kcenter:KCenter",
+        "probcover": "llmal.select.probcover:ProbCover",
+        "facility-location": "llmal.select.facility_location:FacilityLocation",
         "margin": "llmal.select.margin:Margin",
+        "least-confidence": "llmal.select.least_confidence:LeastConfidence",
+        "entropy": "llmal.select.entropy:Entropy",
+        "badge": "llmal.select.badge:Badge",
     },
     "annotate": {
         "llm": "llmal.annotate.llm:Llm",

@@ -162,6 +162,7 @@ class _Line:
         if len(self.store.picks(round_no)) >= self.p.rounds.size:
             return False
         student = self._train_round(round_no) if round_no else ""
+        known = self._learnt_from()
         picked = self._stage(
             "select",
             select.run,
@@ -172,7 +173,8 @@ class _Line:
             size=self.p.rounds.size,
             probs=self.store.load(student) if student else None,
             vectors=self.recipes.vectors,
-            n_classes=len(self.schema.labels),
+            schema=self.schema,
+            labels=dict(zip(known.items, known.labels, strict=True)),
         )
         return bool(picked.note)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from llmal.answers import label_table
 from llmal.records import Labels, LabelSchema
 from llmal.stats import agreement
 from llmal.stats.calibration import calibration_gap
@@ -39,8 +40,7 @@ def measures_of(
         schema: the classes.
         rng: for resampling.
     """
-    index = schema.columns()
-    given, truth = _table(answers, index), _table(gold, index)
+    given, truth = (label_table(labels, schema).astype(bool) for labels in (answers, gold))
     right = (given == truth).all(axis=1)
     out = {"accuracy": wilson(int(right.sum()), len(right))}
     for name, function in _OVER_ITEMS[schema.kind].items():
@@ -50,7 +50,7 @@ def measures_of(
     sure = ~np.isnan(confidence)
     if sure.all():
         out["ece"] = calibration_gap(np.clip(confidence, 0, 1), right)
-    for label, c in index.items():
+    for label, c in schema.columns().items():
         hits = int((given[:, c] & truth[:, c]).sum())
         for name, whole in (("precision", given[:, c]), ("recall", truth[:, c])):
             if whole.any():
@@ -89,10 +89,3 @@ def _resampled(
         ValueError
     ):  # one item, or a measure undefined on most resamples: no number is better than a false one
         return None
-
-
-def _table(answers: list[Labels], index: dict[str, int]) -> Table:
-    out = np.zeros((len(answers), len(index)), bool)
-    for row, names in zip(out, answers, strict=True):
-        row[[index[n] for n in names]] = True
-    return out

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llmal.answers import label_table
 from llmal.context import Context
 from llmal.plugins import Plugin
-from llmal.records import Tally
+from llmal.records import Labels, LabelSchema, Tally
 from llmal.store import schema as t
 from llmal.store.store import Store
 
@@ -25,6 +27,7 @@ class Pool(NamedTuple):
         labelled: (l,) rows that already have a label.
         probs: (n, C) the student's out-of-sample probabilities, or None before the first student.
         n_classes: C.
+        targets: (l, C) the labels of the labelled rows, all zero where the answer was not accepted; or None.
     """
 
     vectors: NDArray[np.float32]
@@ -32,6 +35,7 @@ class Pool(NamedTuple):
     labelled: NDArray[np.int64]
     probs: NDArray[np.float32] | None
     n_classes: int
+    targets: NDArray[np.float32] | None = None
 
 
 class Selection(NamedTuple):
@@ -73,7 +77,8 @@ def run(
     size: int,
     probs: NDArray[np.float32] | None,
     vectors: str,
-    n_classes: int,
+    schema: LabelSchema,
+    labels: Mapping[int, Labels],
 ) -> Tally:
     """Fill up one round's picks.
 
@@ -88,7 +93,8 @@ def run(
         size: picks the round should have.
         probs: (n, C) of the current student, None in a cold start.
         vectors: recipe of the vectors.
-        n_classes: C.
+        schema: the classes.
+        labels: item -> the label it has so far, for strategies that look at classes.
 
     Returns:
         Picks wanted and new; the note says when the pool was too small.
@@ -97,11 +103,14 @@ def run(
     missing = size - have
     if missing <= 0:
         return Tally(size, 0)
-    taken = np.array(sorted({*store.picks(), *store.answers(), *store.audit()}), dtype=np.int64)
+    asked = {*store.picks(), *store.answers()}
+    taken = np.array(sorted(asked | {*store.audit()}), dtype=np.int64)
     unlabelled = np.setdiff1d(np.array(store.active(), dtype=np.int64), taken)
     if not len(unlabelled):
         return Tally(size, 0, "no picks left")
-    pool = Pool(store.load(vectors), unlabelled, np.array(store.picks(), dtype=np.int64), probs, n_classes)
+    labelled = np.array(sorted(asked - {*store.audit()}), dtype=np.int64)
+    targets = label_table([labels.get(int(s), ()) for s in labelled], schema)
+    pool = Pool(store.load(vectors), unlabelled, labelled, probs, len(schema.labels), targets)
     chosen = selector.select(
         pool, min(missing, len(unlabelled)), ctx.rng("select", round_no * 1_000_003 + have)
     )

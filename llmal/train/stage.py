@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llmal.answers import label_table
 from llmal.context import Context
 from llmal.plugins import Plugin
 from llmal.records import Item, Labels, LabelSchema, Tally, canonical, recipe
@@ -102,15 +103,6 @@ def can_learn(data: TrainingSet, schema: LabelSchema) -> bool:
     return len(seen) >= (2 if schema.kind == "single" else 1)
 
 
-def targets(labels: list[Labels], schema: LabelSchema) -> NDArray[np.float32]:
-    """(n, C) ones where a label is given, zeros elsewhere."""
-    index = schema.columns()
-    out = np.zeros((len(labels), len(schema.labels)), np.float32)
-    for row, names in zip(out, labels, strict=True):
-        row[[index[name] for name in names]] = 1.0
-    return out
-
-
 def student_recipe(
     student: Student, data: TrainingSet, schema: LabelSchema, vectors: str, ctx: Context
 ) -> str:
@@ -179,7 +171,7 @@ def _examples(
     items: list[Item] = store.items(data.items)
     rows = np.asarray(store.load(vectors)[data.items]) if student.uses_vectors else None
     weights = np.ones(len(items), np.float32)
-    return Examples([item.text for item in items], rows, targets(data.labels, schema), weights)
+    return Examples([item.text for item in items], rows, label_table(data.labels, schema), weights)
 
 
 def _save(model: Model, folder: Path) -> Path:

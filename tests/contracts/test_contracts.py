@@ -15,8 +15,14 @@ from llmal.export.transformers import Transformers
 from llmal.filter.confidence import Confidence
 from llmal.plugins import BUILTIN, find
 from llmal.route.threshold import Threshold
+from llmal.select.badge import Badge
+from llmal.select.entropy import Entropy
+from llmal.select.facility_location import FacilityLocation
+from llmal.select.kcenter import KCenter
 from llmal.select.kmeans import KMeans
+from llmal.select.least_confidence import LeastConfidence
 from llmal.select.margin import Margin
+from llmal.select.probcover import ProbCover
 from llmal.select.stage import Selection, Selector
 from llmal.select.typiclust import TypiClust
 from llmal.select.uniform import Uniform
@@ -94,7 +100,16 @@ EXAMPLES = {
     ("select", "uniform"): (lambda _: Uniform(), {}),
     ("select", "kmeans"): (lambda _: KMeans(), {}),
     ("select", "typiclust"): (lambda _: TypiClust(), {}),
+    ("select", "kcenter"): (lambda _: KCenter(), {"deterministic": True}),
+    ("select", "facility-location"): (lambda _: FacilityLocation(), {"deterministic": True}),
+    ("select", "probcover"): (lambda _: ProbCover(delta=0.5), {}),  # whole-number gains tie often
     ("select", "margin"): (lambda _: Margin(), {"deterministic": True}),
+    ("select", "least-confidence"): (
+        lambda _: LeastConfidence(clip=0.05, apart=0.98),
+        {"deterministic": True},
+    ),
+    ("select", "entropy"): (lambda _: Entropy(batch="power", within="anchoral"), {}),
+    ("select", "badge"): (lambda _: Badge(), {}),
     ("annotate", "llm"): (Bench.llm, {}),
     ("annotate", "zero-shot"): (lambda _: ZeroShot(), {}),
     ("annotate", "recorded"): (Bench.recorded, {}),

@@ -103,8 +103,8 @@ class SelectorContract(PluginContract):
             assert before is None or (before == after).all(), f"pool.{name} was changed"
 
     def test_labels_cannot_be_seen(self) -> None:
-        """Nothing handed over holds labels, and the student's word on labelled rows does not matter."""
-        assert set(Pool._fields) == {"vectors", "unlabelled", "labelled", "probs", "n_classes"}
+        """Labels are handed over for labelled rows alone, and the student's word on those does not matter."""
+        assert set(Pool._fields) == {"vectors", "unlabelled", "labelled", "probs", "n_classes", "targets"}
         pool = self.pool()
         if pool.probs is None:
             return

@@ -57,7 +57,7 @@ def test_margins_golden():
 def test_margin_picks_golden():
     chosen = Margin().select(pool_of(np.eye(4), probs=PROBS), 3, rng())
     assert chosen.rows.tolist() == [3, 2, 1]
-    assert chosen.scores == pytest.approx([0.0, -0.01, -0.05])
+    assert chosen.scores == pytest.approx([1.0, 0.99, 0.95])
     assert chosen.reasons[1] == "margin 0.010 between the two likeliest labels"
 
 
