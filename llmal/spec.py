@@ -347,7 +347,10 @@ def json_schema() -> dict[str, Any]:
 
     properties = filled(schema)
     names = properties["properties"]
-    definitions = filled(definitions)
+    done: dict[str, Any] = {}
+    while fresh := [name for name in definitions if name not in done]:  # filling one can bring others
+        done |= {name: filled(definitions[name]) for name in fresh}
+    definitions = done
     definitions["LabelsSpec"]["properties"]["names"] = _names_schema(definitions)
     head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "llmal pipeline"}
     rest = {k: v for k, v in properties.items() if k not in ("title", "properties")}
