@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from llmal.context import Context
 from llmal.plugins import Plugin
-from llmal.records import Tally
+from llmal.records import Tally, batched
 from llmal.store.store import Store
 
 BLOCK = 2048
 """Texts a block: what a crash can cost, and what memory holds at once (3 MB of vectors at 384 dimensions)."""
+
+STEP = 256
+"""Texts an encoder is given at once: enough to sort by length, little enough for the bar to move."""
 
 
 class Encoder(Plugin):
@@ -58,11 +61,13 @@ def run(encoder: Encoder, store: Store, ctx: Context) -> Tally:
     made = 0
     with ctx.progress.task("embed", n - done) as advance:
         for start in range(done, n, BLOCK):
-            texts = store.texts(start, min(start + BLOCK, n))
-            block = checked(encoder.encode(texts), len(texts), encoder.name)
+            parts = []
+            for texts in batched(store.texts(start, min(start + BLOCK, n)), STEP):
+                parts.append(checked(encoder.encode(texts), len(texts), encoder.name))
+                advance(len(texts))
+            block = np.concatenate(parts)
             store.put_block(recipe, start, block)
             made += len(block)
-            advance(len(block))
     return Tally(n, made)
 
 

@@ -12,10 +12,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from llmal.errors import UserError
 from llmal.select.stage import Pool, Selection, Selector, top
 
+Draw = Literal["top", "power", "softmax", "softrank"]
 
-def _named(value: Any) -> Any:
-    """A bare name is short for a mapping with `use`."""
-    return {"use": value} if isinstance(value, str) else value
+
+def _named_or(form: Any) -> BeforeValidator:
+    """Accept a bare name as short for a mapping with `use`; `form` is what editors may be told."""
+    return BeforeValidator(
+        lambda value: {"use": value} if isinstance(value, str) else value, json_schema_input_type=form
+    )
 
 
 class Batch(BaseModel):
@@ -28,7 +32,7 @@ class Batch(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    use: Literal["top", "power", "softmax", "softrank"] = "top"
+    use: Draw = "top"
     beta: float = Field(1.0, ge=0, description="0 draws uniformly; a large one takes the top")
 
     def order(
@@ -139,7 +143,7 @@ def _spread(pool: Pool, rows: NDArray[np.int64], n: int, rng: np.random.Generato
 class Warm(Selector):
     """Base of strategies that need a student; implement `choose`."""
 
-    within: Annotated[SubPool | None, BeforeValidator(_named)] = Field(
+    within: Annotated[SubPool | None, _named_or(Literal["anchoral", "seals"] | SubPool | None)] = Field(
         None, description="look only at rows near labelled ones: anchoral or seals"
     )
 
@@ -177,7 +181,7 @@ class Scored(Warm):
     """Base of strategies that give every row a score in [0, 1]; implement `scores`."""
 
     clip: float = Field(0.0, ge=0, lt=1, description="share of the most uncertain rows left out as outliers")
-    batch: Annotated[Batch, BeforeValidator(_named)] = Field(
+    batch: Annotated[Batch, _named_or(Draw | Batch)] = Field(
         Batch(), description="how a batch is drawn: top, power, softmax, softrank"
     )
     apart: float | None = Field(
