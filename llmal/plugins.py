@@ -13,7 +13,15 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    SerializationInfo,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from llmal.errors import MissingExtra, UnknownPlugin
 from llmal.records import recipe
@@ -35,6 +43,11 @@ BUILTIN: dict[str, dict[str, str]] = {
         "least-confidence": "llmal.select.least_confidence:LeastConfidence",
         "entropy": "llmal.select.entropy:Entropy",
         "badge": "llmal.select.badge:Badge",
+        "prc": "llmal.select.prc:Prc",
+        "ldm": "llmal.select.ldm:Ldm",
+        "contrastive": "llmal.select.contrastive:Contrastive",
+        "discriminative": "llmal.select.discriminative:Discriminative",
+        "mixed": "llmal.select.mixed:Mixed",
     },
     "annotate": {
         "llm": "llmal.annotate.llm:Llm",
@@ -49,6 +62,10 @@ BUILTIN: dict[str, dict[str, str]] = {
     "route": {"threshold": "llmal.route.threshold:Threshold"},
     "export": {"transformers": "llmal.export.transformers:Transformers"},
 }
+
+
+_RECIPES = {"recipes": True}
+"""Serialisation context in which a plug-in inside another stands as its recipe rather than its spec."""
 
 
 class Plugin(BaseModel):
@@ -71,13 +88,13 @@ class Plugin(BaseModel):
         return name_of(type(self))
 
     def recipe(self) -> str:
-        """Hash of name, version and every option that can change the result."""
-        return recipe(
-            self.group, self.name, self.version, self.model_dump(mode="json", exclude=set(self.not_in_recipe))
-        )
+        """Hash of name, version and every option that can change the result; a plug-in inside by its own."""
+        hidden = set(self.not_in_recipe)
+        options = self.model_dump(mode="json", exclude=hidden, context=_RECIPES)
+        return recipe(self.group, self.name, self.version, options)
 
     def to_spec(self) -> str | dict[str, Any]:
-        """The shortest form a pipeline file can say this with."""
+        """The shortest form a pipeline file can say this with, plug-ins inside it included."""
         options = self.model_dump(mode="json", exclude_defaults=True)
         return {"use": self.name, **options} if options else self.name
 
@@ -165,8 +182,9 @@ def build(group: str, value: Any) -> Plugin:
 def slot(group: str) -> Any:
     """The annotation of a field that holds a plug-in of `group`.
 
-    Accepts a name, a mapping or an instance; nested errors keep their place; the JSON schema has one branch
-    a built-in plug-in.
+    Accepts a name, a mapping or an instance, and is dumped as `to_spec` says it; nested errors keep their
+    place; the JSON schema has one branch a built-in plug-in. A plug-in may hold slots too, alone or in a
+    tuple.
     """
 
     def resolve(value: Any) -> Plugin:
@@ -177,21 +195,42 @@ def slot(group: str) -> Any:
         except UnknownPlugin as error:
             raise ValueError(str(error)) from error
 
+    def said(value: Plugin, info: SerializationInfo) -> Any:
+        return value.recipe() if info.context is _RECIPES else value.to_spec()
+
     return Annotated[
-        SerializeAsAny[Plugin], BeforeValidator(resolve), WithJsonSchema({"x-llmal-slot": group})
+        Plugin,
+        BeforeValidator(resolve),
+        PlainSerializer(said),
+        WithJsonSchema({"x-llmal-slot": group}),
     ]
 
 
 def slot_schema(group: str) -> dict[str, Any]:
-    """JSON schema of a slot: a bare name, or a mapping with `use` and that plug-in's options."""
+    """JSON schema of a slot: a bare name, or a mapping with `use` and that plug-in's options.
+
+    A slot inside a plug-in of this slot is not spelled out again: there any mapping with `use` will do.
+    """
     branches: list[dict[str, Any]] = [{"type": "string", "examples": sorted(known(group))}]
     for name in sorted(BUILTIN[group]):
-        options = find(group, name).model_json_schema()
+        options = _without_slots(find(group, name).model_json_schema())
         options["properties"] = {"use": {"const": name}, **options.get("properties", {})}
         options["required"] = ["use", *options.get("required", [])]
         branches.append(options)
     own = {"type": "object", "required": ["use"], "properties": {"use": {"type": "string", "pattern": ":"}}}
     return {"anyOf": [*branches, own]}
+
+
+def _without_slots(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_without_slots(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    if "x-llmal-slot" not in node:
+        return {key: _without_slots(child) for key, child in node.items()}
+    names = {"type": "string", "examples": sorted(known(node["x-llmal-slot"]))}
+    use = {"type": "object", "required": ["use"], "properties": {"use": {"type": "string"}}}
+    return {**{k: v for k, v in node.items() if k in ("description", "default")}, "anyOf": [names, use]}
 
 
 def need(package: str, *, extra: str, why: str) -> Any:

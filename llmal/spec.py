@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from llmal.corpus import CorpusSpec
@@ -309,10 +310,16 @@ def _known_keys(cls: type[BaseModel], document: Document, place: tuple[str | int
     """Keys that may stand at a place: of the model there, or of the plug-in named there."""
     model: type[BaseModel] | None = cls
     group = ""
+    field: FieldInfo | None = None
     data: Any = document.data
     for part in place:
-        data = data[part] if isinstance(data, dict) else None
-        field = model.model_fields.get(str(part)) if model else None
+        inside = isinstance(data, list if isinstance(part, int) else dict)
+        data = data[part] if inside else None
+        if isinstance(part, int) and field:  # an item of a list: its annotation stands inside the field's
+            inner = get_args(field.annotation)[:1]
+            field = FieldInfo.from_annotation(inner[0]) if inner else None
+        else:
+            field = model.model_fields.get(str(part)) if model else None
         extra = next((m for m in (field.metadata if field else ()) if hasattr(m, "json_schema")), None)
         group = extra.json_schema.get("x-llmal-slot", "") if extra else ""
         model = _model_of(field.annotation) if field and not group else None

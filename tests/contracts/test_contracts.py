@@ -16,12 +16,17 @@ from llmal.filter.confidence import Confidence
 from llmal.plugins import BUILTIN, find
 from llmal.route.threshold import Threshold
 from llmal.select.badge import Badge
+from llmal.select.contrastive import Contrastive
+from llmal.select.discriminative import Discriminative
 from llmal.select.entropy import Entropy
 from llmal.select.facility_location import FacilityLocation
 from llmal.select.kcenter import KCenter
 from llmal.select.kmeans import KMeans
+from llmal.select.ldm import Ldm
 from llmal.select.least_confidence import LeastConfidence
 from llmal.select.margin import Margin
+from llmal.select.mixed import Mixed
+from llmal.select.prc import Prc
 from llmal.select.probcover import ProbCover
 from llmal.select.stage import Selection, Selector
 from llmal.select.typiclust import TypiClust
@@ -110,6 +115,17 @@ EXAMPLES = {
     ),
     ("select", "entropy"): (lambda _: Entropy(batch="power", within="anchoral"), {}),
     ("select", "badge"): (lambda _: Badge(), {}),
+    ("select", "prc"): (lambda _: Prc(rarest=2), {"deterministic": True}),
+    ("select", "ldm"): (lambda _: Ldm(patience=2, most=5), {}),
+    ("select", "contrastive"): (
+        lambda _: Contrastive(neighbours=4),
+        {"deterministic": True, "compares_labelled": True},
+    ),
+    ("select", "discriminative"): (lambda _: Discriminative(rounds=3), {}),
+    ("select", "mixed"): (
+        lambda _: Mixed(of=("margin", KCenter(), Entropy(clip=0.05)), shares=(2, 1, 1)),
+        {},
+    ),
     ("annotate", "llm"): (Bench.llm, {}),
     ("annotate", "zero-shot"): (lambda _: ZeroShot(), {}),
     ("annotate", "recorded"): (Bench.recorded, {}),

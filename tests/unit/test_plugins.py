@@ -1,5 +1,6 @@
 """Plug-ins: found by name or module:Class, refused with the names there are, hashed by what matters."""
 
+import json
 import sys
 from types import SimpleNamespace
 from typing import ClassVar
@@ -9,7 +10,7 @@ import pytest
 from llmal import plugins
 from llmal.errors import MissingExtra, UnknownPlugin
 from llmal.filter.confidence import Confidence
-from llmal.plugins import BUILTIN, build, find, known, name_of, need
+from llmal.plugins import BUILTIN, build, find, known, name_of, need, slot
 from llmal.select.margin import Margin
 
 
@@ -35,9 +36,8 @@ def test_every_built_in_name_is_a_plug_in_of_its_stage_with_a_docstring(group, n
 
 
 def test_a_slip_is_told_with_the_nearest_and_all_names():
-    with pytest.raises(
-        UnknownPlugin, match=r"known: kmeans, margin, typiclust, uniform\. did you mean 'margin'\?"
-    ):
+    names = ", ".join(sorted(BUILTIN["select"]))
+    with pytest.raises(UnknownPlugin, match=rf"known: {names}\. did you mean 'margin'\?"):
         find("select", "margn")
 
 
@@ -100,3 +100,44 @@ def test_a_missing_package_is_told_with_the_pip_line():
     with pytest.raises(MissingExtra, match=r'pip install "llmal\[vllm\]"'):
         need("no_such_package_at_all", extra="vllm", why="to serve")
     assert need("json", extra="x", why="y").dumps({}) == "{}"
+
+
+class Holder(Confidence):
+    """A filter that holds others."""
+
+    one: slot("filter") = "confidence"
+    more: tuple[slot("filter"), ...] = ()
+
+
+def test_plug_ins_inside_a_plug_in_are_written_in_a_form_that_builds_them():
+    made = Holder(
+        one=Own(at_least=0.25), more=(Confidence(), Holder(one=Confidence(), more=(Own(hint="x"),)))
+    )
+    own = name_of(Own)
+    said = made.to_spec()
+    assert said["one"] == {"use": own, "at_least": 0.25}
+    assert said["more"][0] == "confidence"
+    assert said["more"][1]["more"] == [{"use": own, "hint": "x"}]
+    again = Holder.model_validate({k: v for k, v in json.loads(json.dumps(said)).items() if k != "use"})
+    assert again == made
+    assert Holder.model_validate(made.model_dump()) == made
+
+
+def test_the_recipe_of_a_plug_in_inside_counts(monkeypatch):
+    def holding(**options):
+        return Holder(one=Confidence(), more=(Own(**options),)).recipe()
+
+    base = holding()
+    assert holding(at_least=0.1) != base
+    assert holding(hint="x") == base, "what changes no result inside changes none outside"
+    monkeypatch.setattr(Own, "version", 2)
+    assert holding() != base
+
+
+def test_the_schema_of_a_slot_does_not_spell_out_slots_inside():
+    schema = plugins.slot_schema("select")
+    mixed = next(b for b in schema["anyOf"] if b.get("properties", {}).get("use") == {"const": "mixed"})
+    assert "x-llmal-slot" not in json.dumps(schema)
+    names, mapping = mixed["properties"]["of"]["items"]["anyOf"]
+    assert "margin" in names["examples"]
+    assert mapping["required"] == ["use"]

@@ -30,6 +30,24 @@ def problems(text):
 # --- problems -----------------------------------------------------------------------------------------------
 
 
+def test_a_slip_in_a_plug_in_inside_a_plug_in_is_told_at_its_place():
+    found = problems(
+        HEAD
+        + "select:\n  then:\n    use: mixed\n    of:\n      - margin\n      - {use: entropy, clpi: 0.1}\n"
+        "      - margn\n"
+    )
+    assert found[0] == "p.yaml:8:24: select.then.of.1.clpi: unknown key; did you mean 'clip'?"
+    assert found[1].startswith("p.yaml:9:9: select.then.of.2: no select plug-in called 'margn'")
+    assert len(found) == 2
+
+
+def test_plug_ins_inside_a_plug_in_are_written_back():
+    text = HEAD + "select: {then: {use: mixed, of: [badge, {use: margin, clip: 0.05}], random: 0.2}}\n"
+    assert made(made(text).to_yaml()) == made(text)
+    assert made(text).to_spec()["select"]["then"]["of"] == ["badge", {"use": "margin", "clip": 0.05}]
+    jsonschema.validate(made(text).to_spec(), json_schema())
+
+
 def test_every_problem_is_told_at_once_in_file_order_with_line_and_column():
     found = problems(
         "corpus: {path: a, txet: b}\n"
