@@ -25,7 +25,7 @@ class Pool(NamedTuple):
         vectors: (n, d) float32, unit rows, all items of the run.
         unlabelled: (u,) rows that may be picked, ascending.
         labelled: (l,) rows that already have a label.
-        probs: (n, C) the student's probabilities, out of sample on unlabelled rows; None before the first student.
+        probs: (n, C) the student's probabilities, out of sample on unlabelled rows; None before there is one.
         n_classes: C.
         targets: (l, C) the labels of the labelled rows, all zero where the answer was not accepted; or None.
     """
