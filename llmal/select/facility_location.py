@@ -8,11 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from llmal.records import batched
 from llmal.select.geometry import BLOCK
 from llmal.select.stage import Pool, Selection, Selector
 
 EXACT_ROWS = 20_000
 """Larger pools are served by stochastic greedy, judged on a sample of this size."""
+
+AT_ONCE = 64
+"""Gains computed anew together: one pass over memory costs little more than one column."""
+
+KEPT_ROWS = 10_000
+"""Pools up to this size keep all similarities while they are served: 400 MB in float32."""
 
 
 class FacilityLocation(Selector):
@@ -38,7 +45,9 @@ class FacilityLocation(Selector):
         judged = (
             candidates if u <= EXACT_ROWS else candidates[np.sort(rng.choice(u, EXACT_ROWS, replace=False))]
         )
-        served = np.zeros(len(judged))  # similarity of each row to its nearest chosen or labelled one
+        served = np.zeros(
+            len(judged), np.float32
+        )  # similarity of each row to its nearest chosen or labelled one
         for at in range(0, len(pool.labelled), BLOCK):
             known = _unit(pool.vectors[pool.labelled[at : at + BLOCK]])
             served = np.maximum(served, _similarity(judged, known).max(axis=1))
@@ -57,46 +66,65 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
 
 
-def _similarity(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.asarray((1.0 + np.clip(a @ b.T, -1, 1)) / 2, np.float64)
+def _similarity(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray((1 + np.clip(a @ b.T, -1, 1)) / 2, np.float32)
 
 
 def _gains(
-    judged: NDArray[np.float32], served: NDArray[np.float64], candidates: NDArray[np.float32]
+    judged: NDArray[np.float32], served: NDArray[np.float32], candidates: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """What each candidate would add to the sum: (c,) >= 0, in blocks."""
     out = np.zeros(len(candidates))
     for at in range(0, len(candidates), 1024):
-        part = _similarity(judged, candidates[at : at + 1024])
-        out[at : at + 1024] = np.maximum(part - served[:, None], 0).sum(axis=0)
+        more = _similarity(judged, candidates[at : at + 1024])
+        more -= served[:, None]
+        np.maximum(more, 0, out=more)
+        out[at : at + 1024] = more.sum(axis=0, dtype=np.float64)
     return out
 
 
 def _lazy(
-    candidates: NDArray[np.float32], judged: NDArray[np.float32], served: NDArray[np.float64], k: int
+    candidates: NDArray[np.float32], judged: NDArray[np.float32], served: NDArray[np.float32], k: int
 ) -> tuple[list[int], list[float]]:
-    """Exact greedy: a gain can only shrink, so the heap's top is right once computed this step."""
-    first = _gains(judged, served, candidates)
-    heap = [(-gain, i, 0) for i, gain in enumerate(first)]
+    """Exact greedy: a gain can only shrink, so the heap's top is right once computed this step.
+
+    Stale gains are computed anew many at a time, from similarities kept in memory where they fit.
+    """
+    kept = _similarity(candidates, judged) if len(candidates) <= KEPT_ROWS else None
+
+    def gains_of(rows: list[int]) -> NDArray[np.float64]:
+        if kept is None:
+            return _gains(judged, served, candidates[rows])
+        parts = [
+            np.maximum(kept[some] - served, 0).sum(axis=1, dtype=np.float64)
+            for some in batched(rows, AT_ONCE)
+        ]
+        return np.concatenate(parts)
+
+    heap = [(-float(gain), i, 0) for i, gain in enumerate(gains_of(list(range(len(candidates)))))]
     heapq.heapify(heap)
     picked: list[int] = []
     gains: list[float] = []
     while len(picked) < k:
-        gain, i, step = heapq.heappop(heap)
+        gain, i, step = heap[0]
         if step == len(picked):
+            heapq.heappop(heap)
             picked.append(i)
             gains.append(-gain)
             served = np.maximum(served, _similarity(judged, candidates[i : i + 1])[:, 0])
-        else:
-            now = float(_gains(judged, served, candidates[i : i + 1])[0])
-            heapq.heappush(heap, (-now, i, len(picked)))
+            continue
+        stale: list[int] = []
+        while heap and len(stale) < AT_ONCE and heap[0][2] < len(picked):
+            stale.append(heapq.heappop(heap)[1])
+        for j, now in zip(stale, gains_of(stale), strict=True):
+            heapq.heappush(heap, (-float(now), j, len(picked)))
     return picked, gains
 
 
 def _stochastic(
     candidates: NDArray[np.float32],
     judged: NDArray[np.float32],
-    served: NDArray[np.float64],
+    served: NDArray[np.float32],
     k: int,
     size: int,
     rng: np.random.Generator,

@@ -13,7 +13,53 @@ the whole process; more MB: above what it held before. radius: largest distance 
 cover: share of rows within distance 1 (cosine 0.5) of a pick. f: mean of (1 + cosine) / 2 to the nearest
 pick. same: whether the picks are ours, in the same order.
 
-Measured ???
+Measured 2026-11-21 on two cores and 24 GB, one thread, niced, both cores busy with other work, in several
+runs: seconds that hang on memory bandwidth vary (plain float32 at 10,000 rows and k = 1,000 took 0.317 in one
+run, 1.105 in that of the table; kcenter at 1,000,000 rows 6.200 and 7.872). scikit-activeml 1.0.1,
+scikit-learn 1.9.1.
+
+strategy          by                 rows    k   CPU s ratio peak MB more MB  radius  cover      f same
+kmeans            llmal             10000  100   0.730           330      42  1.3774  0.402 0.7394
+kmeans            scikit-learn      10000  100   0.928   1.3     314      27  1.3707  0.411 0.7397   no
+kmeans            faiss             10000  100   0.225   0.3     291       1  1.3766  0.405 0.7396   no
+kmeans            llmal             10000 1000   5.708           332      45  1.2238  0.711 0.7958
+kmeans            scikit-learn      10000 1000   5.793   1.0     315      28  1.2360  0.711 0.7960   no
+kmeans            faiss             10000 1000   1.311   0.2     312      22  1.2333  0.640 0.7881   no
+kcenter           llmal             10000  100   0.032           297      18  1.2543  0.135 0.6979
+kcenter           plain float32     10000  100   0.064   2.0     290      14  1.2543  0.135 0.6979  yes
+kcenter           plain float64     10000  100   0.197   6.2     320      41  1.2543  0.135 0.6979  yes
+kcenter           scikit-activeml   10000  100   0.454  14.2     491      22  1.2543  0.135 0.6979  yes
+kcenter           llmal             10000 1000   0.180           312      34  1.1334  0.346 0.7607
+kcenter           plain float32     10000 1000   1.105   6.1     291      14  1.1334  0.346 0.7607  yes
+kcenter           plain float64     10000 1000   2.021  11.2     320      41  1.1334  0.346 0.7607  yes
+kcenter           scikit-activeml   10000 1000   4.344  24.1     562      92  1.1334  0.346 0.7607  yes
+typiclust         llmal             10000  100   0.811           332      43  1.3625  0.395 0.7387
+typiclust         scikit-activeml   10000  100   1.081   1.3     517      42  1.3810  0.403 0.7390   no
+typiclust         llmal             10000 1000   3.238           332      44  1.3052  0.662 0.7902
+typiclust         scikit-activeml   10000 1000   6.598   2.0     596     121  1.2360  0.711 0.7961   no
+probcover         llmal             10000  100   1.342           987     688  1.3598  0.374 0.7348
+probcover         scikit-activeml   10000  100   7.164   5.3    1212     724  1.3625  0.226 0.7188   no
+probcover         llmal             10000 1000   1.504           987     688  1.3127  0.636 0.7903
+facility-location llmal             10000  100   1.358          1102     815  1.3786  0.448 0.7445
+facility-location apricot           10000  100   2.998   2.2    1631    1197  1.3786  0.448 0.7445  yes
+margin            llmal             10000  100   0.002           276       1  1.3552  0.237 0.7194
+margin            llmal             10000 1000   0.002           276       1  1.2978  0.581 0.7792
+badge             llmal             10000  100   0.103           291      15  1.3207  0.218 0.7181
+badge             scikit-learn      10000  100   2.065  20.0     393      90  1.3487  0.206 0.7171   no
+badge             llmal             10000 1000   0.436           291      15  1.3101  0.584 0.7796
+badge             scikit-learn      10000 1000  18.930  43.4     396      92  1.2978  0.582 0.7795   no
+kcenter           llmal            100000  100   0.685           574     156  1.3011  0.018 0.6551
+kcenter           plain float32    100000  100   1.617   2.4     567     150  1.3011  0.018 0.6551  yes
+kcenter           plain float64    100000  100   2.714   4.0     867     450  1.3011  0.018 0.6551  yes
+kcenter           scikit-activeml  100000  100   4.017   5.9     839     229  1.3011  0.018 0.6551  yes
+kcenter           llmal            100000 1000   1.499           590     172  1.2184  0.115 0.6989
+kcenter           plain float32    100000 1000  11.957   8.0     567     150  1.2184  0.115 0.6989  yes
+kcenter           plain float64    100000 1000  19.814  13.2     867     450  1.2184  0.115 0.6989  yes
+typiclust         llmal            100000  100   5.283           655     228  1.3673  0.043 0.6797
+typiclust         scikit-activeml  100000  100  31.331   5.9    1061     450  1.3456  0.048 0.6797   no
+typiclust         llmal            100000 1000   9.077           617     190  1.2673  0.164 0.7176
+kcenter           llmal           1000000  200   7.872          3358    1524  1.2885  0.024 0.6597
+typiclust         llmal           1000000  200 105.844          3850    2005  1.3598  0.042 0.6865
 """
 
 from __future__ import annotations
@@ -255,8 +301,8 @@ def line(strategy: str, peer: str, rows: int, k: int, found: dict, ours: dict) -
     same = ("yes" if found["picks"] == ours["picks"] else "no") if peer else ""
     quality = f"{found['radius']:7.4f} {found['cover']:6.3f} {found['f']:6.4f}"
     print(
-        f"{strategy:<17} {peer or 'llmal':<15} {rows:>8} {k:>5} {found['seconds']:8.3f} {ratio:>6} "
-        f"{found['peak']:8.0f} {found['more']:8.0f}  {quality} {same:>5}",
+        f"{strategy:<17} {peer or 'llmal':<15} {rows:>7} {k:>4} {found['seconds']:7.3f} {ratio:>5} "
+        f"{found['peak']:7.0f} {found['more']:7.0f} {quality} {same:>4}".rstrip(),
         flush=True,
     )
 
@@ -276,9 +322,9 @@ def main() -> None:
         if not options.no_peers and not importlib.util.find_spec(module):
             print(f"{module} is not installed; its rows are left out")
     print(
-        f"{'strategy':<17} {'by':<15} {'rows':>8} {'k':>5} {'CPU s':>8} {'ratio':>6} {'peak MB':>8} ", end=""
+        f"{'strategy':<17} {'by':<15} {'rows':>7} {'k':>4} {'CPU s':>7} {'ratio':>5} {'peak MB':>7} ", end=""
     )
-    print(f"{'more MB':>8}  {'radius':>7} {'cover':>6} {'f':>6} {'same':>5}")
+    print(f"{'more MB':>7} {'radius':>7} {'cover':>6} {'f':>6} {'same':>4}")
     for rows in options.rows:
         stored(rows)
         for strategy in options.only:

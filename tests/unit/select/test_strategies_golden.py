@@ -57,6 +57,33 @@ def test_kcenter_is_within_twice_the_best_radius():
     assert radius(KCenter().select(pool(vectors), 3, rng()).rows) <= 2 * best + 1e-6
 
 
+def plain_greedy(vectors, chosen, k):
+    """The textbook loop in float64: the farthest row from everything chosen, ties to the lowest."""
+    x = np.asarray(vectors, np.float64)
+    near = np.min([((x - x[i]) ** 2).sum(axis=1) for i in chosen], axis=0)
+    picked = []
+    for _ in range(k):
+        near[[*chosen, *picked]] = -1
+        picked.append(int((near >= near.max() - 1e-12 * (x**2).sum(axis=1).max()).argmax()))
+        near = np.minimum(near, ((x - x[picked[-1]]) ** 2).sum(axis=1))
+    return picked
+
+
+@pytest.mark.parametrize("candidates", [4, 32, 512])
+@pytest.mark.parametrize("kind", ["random", "duplicates", "rounded"])
+def test_kcenter_in_few_passes_picks_what_the_plain_loop_picks(monkeypatch, kind, candidates):
+    from llmal.select import kcenter as module
+
+    monkeypatch.setattr(module, "CANDIDATES", candidates)
+    vectors = rng(8).normal(size=(600, 12)).astype(np.float32)
+    if kind == "duplicates":
+        vectors[300:] = vectors[:300]
+    if kind == "rounded":
+        vectors = np.round(vectors)
+    chosen = KCenter().select(pool(vectors, labelled=[5, 17]), 120, rng()).rows.tolist()
+    assert chosen == plain_greedy(vectors, [5, 17], 120)
+
+
 def test_facility_location_picks_and_gains():
     chosen = FacilityLocation().select(pool(waves()), 6, rng())
     assert chosen.rows.tolist() == [39, 17, 12, 15, 18, 1]
@@ -76,6 +103,16 @@ def test_facility_location_lazily_is_greedy_exactly():
         naive.append(int(gains.argmax()))
         served = np.maximum(served, near[:, naive[-1]])
     assert FacilityLocation().select(pool(vectors), 8, rng()).rows.tolist() == naive
+
+
+def test_facility_location_picks_the_same_when_similarities_do_not_fit_in_memory(monkeypatch):
+    from llmal.select import facility_location as module
+
+    kept = FacilityLocation().select(pool(waves(), labelled=[3]), 9, rng())
+    monkeypatch.setattr(module, "KEPT_ROWS", 0)
+    anew = FacilityLocation().select(pool(waves(), labelled=[3]), 9, rng())
+    assert anew.rows.tolist() == kept.rows.tolist()
+    assert anew.scores == pytest.approx(kept.scores, abs=1e-5)
 
 
 def test_facility_location_by_chance_reaches_nine_tenths_of_greedy(monkeypatch):
