@@ -129,9 +129,8 @@ class Transport:
             tokens_per_minute=endpoint.tokens_per_minute,
         )
         self._jitter = random.Random(seed)
-        self._beyond_bytes = (
-            0  # tokens a server was seen to count above the bound, added to every later bound
-        )
+        # Tokens a server was seen to count above the bound; added to every later bound.
+        self._beyond_bytes = 0
         self._session: aiohttp.ClientSession | None = None
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._url = endpoint.base_url.rstrip("/") + "/chat/completions"

@@ -132,9 +132,8 @@ class TransformerModel(Model):
         self.max_length = min(max_length, tokenizer.model_max_length, positions)
         # Plain transformers cuts where the student does, once asked to cut.
         tokenizer.model_max_length = self.max_length
-        tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = (
-            True  # texts are sorted before padding
-        )
+        # Texts are tokenized first and sorted before padding, which the library would warn about.
+        tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
 
     def tokenize(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, cut to `max_length`."""
