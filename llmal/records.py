@@ -23,8 +23,6 @@ Kind = Literal["single", "multi"]
 ConfidenceKind = Literal["logprobs", "stated", "similarity", "recorded", "own", "none"]
 """Where a raw confidence comes from (`own`: a plug-in's own scale); kinds are never mixed in one column."""
 
-LABEL_SOURCES = ("human", "llm", "student")
-
 
 class Label(BaseModel):
     """One class: its name, what it means, and texts that show it."""
