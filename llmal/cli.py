@@ -264,9 +264,8 @@ def _show(found: Any, as_json: bool, text: Callable[[], str]) -> None:
 
 def main() -> None:
     """Entry point: one line for an error, the traceback only with --debug, exit codes from `llmal.errors`."""
-    # Threads that spin while they wait made training up to ten times slower when anything else ran beside it
-    # on two cores (30 s against 4 to 7 s for the same epoch); sleeping ones cost nothing measurable when
-    # idle.
+    # Threads that spin while they wait starve whatever runs beside them, and each other: one epoch took up to
+    # 30 s instead of 4 to 9 s on two busy cores. Sleeping ones do not.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(standalone_mode=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from llmal.runner import private_files
 from llmal.spec import Pipeline
 from llmal.state import Outcome, outcome, parcel, recipes
 from llmal.store import schema as t
+from llmal.store.ledger import PICO
 from llmal.store.store import Store, open_store
 
 
@@ -106,7 +108,7 @@ def _plain(row: Any) -> dict[str, Any]:
     for name in ("labels", "probs"):
         if out.get(name):
             out[name] = json.loads(out[name])
-    return {k: v for k, v in out.items() if k not in ("item",)}
+    return {k: v for k, v in out.items() if k != "item"}
 
 
 def explain_text(found: dict[str, Any]) -> str:
@@ -268,8 +270,6 @@ def _next(done: Outcome, found: dict[str, Any], pipeline: Pipeline) -> list[str]
         said.append(
             f"The accuracy's interval is wide; about {wider} audit items would narrow it to 10 points."
         )
-    if done.stopped.startswith("the budget"):
-        said.append("The budget ended the rounds; raise it to ask more.")
     failed = found["annotations"].get("failed", 0)
     if failed:
         said.append(
@@ -289,7 +289,7 @@ def export(run: Path, out: Path) -> dict[str, Any]:
     if out.exists() and not (out / "llmal.json").is_file() and any(out.iterdir()):
         raise UserError("this folder holds something else", where=str(out), hint="Name an empty or a new one")
     with opened(run) as (pipeline, store, ctx):
-        write(pipeline.export, parcel(pipeline, store, ctx), out.resolve())
+        write(pipeline.export, parcel(pipeline, store, recipes(pipeline, ctx, store)), out.resolve())
     return {"export": str(out)}
 
 
@@ -335,7 +335,7 @@ def outcome_text(done: Outcome) -> str:
     money = (
         f"local ({tokens})"
         if done.local
-        else f"${cost.cost / 10**12:.4f}" + (f" ({tokens})" if cost.calls else "")
+        else f"${cost.cost / PICO:.4f}" + (f" ({tokens})" if cost.calls else "")
     )
     aside = sum(done.skipped.values())
     rows = [
@@ -423,8 +423,6 @@ def _table(rows: list[tuple[str, str]]) -> str:
     for left, right in rows:
         grid.add_row(Text(left, style="bold"), Text(right, overflow="fold"))
     out = io.StringIO()
-    import sys
-
     console = Console(
         file=out, width=None if sys.stdout.isatty() else 200, force_terminal=sys.stdout.isatty()
     )

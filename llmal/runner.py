@@ -287,7 +287,7 @@ class _Line:
         )
         to = store.folder / "export"
         self._stage(
-            "export", export.run, self.p.export, store, ctx, parcel=parcel(self.p, store, ctx), folder=to
+            "export", export.run, self.p.export, store, ctx, parcel=parcel(self.p, store, names), folder=to
         )
 
     def _asked_again(self) -> list[str]:

@@ -164,12 +164,11 @@ def measures(store: Store, name: str) -> dict[str, dict[str, Any]]:
     return {m.name: {"value": m.value, "low": m.low, "high": m.high, "n": m.n} for m in found}
 
 
-def parcel(pipeline: Pipeline, store: Store, ctx: Context) -> Parcel:
+def parcel(pipeline: Pipeline, store: Store, names: Recipes) -> Parcel:
     """What an exporter gets: the final student, and the facts for its card."""
     import llmal
     from llmal.export.stage import Parcel
 
-    names = recipes(pipeline, ctx, store)
     kept = store.fact(t.student, names.student)
     if kept is None:
         raise UserError(

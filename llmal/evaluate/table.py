@@ -85,7 +85,6 @@ def _resampled(
     """Bootstrap of a measure, or None where the sample is too small for it to be defined."""
     try:
         return bootstrap(function, given, truth, rng=rng, resamples=RESAMPLES)
-    except (
-        ValueError
-    ):  # one item, or a measure undefined on most resamples: no number is better than a false one
+    except ValueError:
+        # One item, or a measure undefined on most resamples: no number is better than a false one.
         return None

@@ -43,7 +43,7 @@ class Finetune(Student):
         0.05, ge=0, lt=1, description="label smoothing: share of each target spread over all classes"
     )
     freeze_words: bool = Field(
-        True, description="leave word embeddings as pre-trained: half the weights, no loss seen"
+        True, description="leave word embeddings as pre-trained: about half the weights"
     )
     max_length: int = Field(256, ge=8, le=8192, description="tokens of a text; longer ones are cut")
 
@@ -228,7 +228,7 @@ def _has_bf16(device: str) -> bool:
 def _cut(tokens: list[list[int]]) -> list[list[int]]:
     """Training texts cut to the 95th percentile of their lengths, the closing token kept.
 
-    One very long text pads its whole batch: on the quickstart that was half of all training time.
+    One very long text pads its whole batch to its own length.
     """
     longest = int(np.percentile([len(t) for t in tokens], 95, method="higher"))
     return [t if len(t) <= longest else t[: longest - 1] + t[-1:] for t in tokens]

@@ -14,6 +14,7 @@ from llmal.route.stage import run as route
 from llmal.route.threshold import Threshold
 from llmal.store import schema as t
 from llmal.store.store import annotation_rows, open_store
+from llmal.testing.facts import answer
 from llmal.train.stage import training_set
 
 SCHEMA = LabelSchema("single", (Label(name="bug"), Label(name="billing")), True)
@@ -42,26 +43,6 @@ def store(tmp_path):
 @pytest.fixture
 def ctx(tmp_path):
     return Context(tmp_path, home=tmp_path, seed=3)
-
-
-def answer(store, item, label):
-    n = 1 + store.count(t.answer)
-    store.add(
-        t.answer,
-        [
-            {
-                "n": n,
-                "item": item,
-                "person": "p",
-                "labels": json.dumps([label]),
-                "note": "",
-                "source": "s",
-                "line": n,
-                "at": 0.0,
-                "seconds": None,
-            }
-        ],
-    )
 
 
 def annotate(store, items, label="bug", verdict="accept"):

@@ -10,6 +10,7 @@ from llmal.records import Label, LabelSchema
 from llmal.review.stage import run, waiting
 from llmal.store import schema as t
 from llmal.store.store import open_store
+from llmal.testing.facts import answer
 
 SCHEMA = LabelSchema("single", (Label(name="bug"), Label(name="billing")), True)
 NAMES = SCHEMA.names
@@ -35,26 +36,6 @@ def store(tmp_path):
     )
     yield opened
     opened.close()
-
-
-def answer(store, item, label="bug"):
-    n = 1 + store.count(t.answer)
-    store.add(
-        t.answer,
-        [
-            {
-                "n": n,
-                "item": item,
-                "person": "p",
-                "labels": json.dumps([label]),
-                "note": "",
-                "source": "s",
-                "line": n,
-                "at": 0.0,
-                "seconds": None,
-            }
-        ],
-    )
 
 
 def test_audit_items_come_first_without_a_guess_then_the_least_sure(store):

@@ -14,6 +14,7 @@ from llmal.route.stage import Case, route_recipe, run
 from llmal.route.threshold import Threshold
 from llmal.store import schema as t
 from llmal.store.store import annotation_rows, open_store
+from llmal.testing.facts import answer
 
 SCHEMA = LabelSchema("single", (Label(name="bug"), Label(name="billing")), True)
 share = st.floats(0, 1)
@@ -86,26 +87,6 @@ def route(store, tmp_path):
         decisions="d",
     )
     return tally, route_recipe(Threshold(), "s", "d", store.answers(SCHEMA.names))
-
-
-def answer(store, item, label):
-    n = 1 + store.count(t.answer)
-    store.add(
-        t.answer,
-        [
-            {
-                "n": n,
-                "item": item,
-                "person": "p",
-                "labels": json.dumps([label]),
-                "note": "",
-                "source": "s",
-                "line": n,
-                "at": 0.0,
-                "seconds": None,
-            }
-        ],
-    )
 
 
 def test_every_item_is_routed_once(store, tmp_path):
