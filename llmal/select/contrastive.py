@@ -9,7 +9,7 @@ from pydantic import Field
 from llmal.select.geometry import BLOCK
 from llmal.select.margin import margins
 from llmal.select.stage import Pool, Selection, top
-from llmal.select.warm import Warm, independent
+from llmal.select.warm import Warm
 
 FLOOR = 1e-12
 """Probabilities are taken for at least this, so that a logarithm is there."""
@@ -35,14 +35,14 @@ class Contrastive(Warm):
         known = np.asarray(pool.probs[pool.labelled], np.float64)
         usable = np.isfinite(known).all(axis=1)
         if not usable.any():
-            scores = 1.0 - margins(probs)
+            scores = 1.0 - margins(probs, multi=pool.multi)
             best = top(scores, rows, k)
             words = "margin {:.3f} between the two likeliest labels; no labelled row to compare with"
             return Selection(rows[best], scores[best], [words.format(1 - s) for s in scores[best]])
         n = min(self.neighbours, int(usable.sum()))
         vectors = np.asarray(pool.vectors[pool.labelled[usable]])
         said = known[usable]
-        if independent(probs):
+        if pool.multi:
             probs, said = answers_of(probs), answers_of(said)
         scores = np.empty(len(rows))
         for at in range(0, len(rows), BLOCK):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from llmal.select.warm import Scored, independent
+from llmal.select.warm import Scored
 
 
 class Entropy(Scored):
@@ -15,9 +15,9 @@ class Entropy(Scored):
     Source: Shannon 1948, as a strategy Settles 2009.
     """
 
-    def scores(self, probs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scores(self, probs: NDArray[np.float64], *, multi: bool = False) -> NDArray[np.float64]:
         """Entropy in [0, 1]; 0 log 0 is 0."""
-        if independent(probs):
+        if multi or probs.shape[1] == 1:
             return np.asarray((_bits(probs) + _bits(1 - probs)).mean(axis=1) / np.log(2))
         return np.asarray(np.clip(_bits(probs).sum(axis=1) / np.log(probs.shape[1]), 0, 1))
 

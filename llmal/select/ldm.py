@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from llmal.select.stage import Pool, Selection
-from llmal.select.warm import Warm, independent
+from llmal.select.warm import Warm
 
 MOST_ROWS = 20_000
 """Unlabelled rows looked at; of a larger pool this many are drawn."""
@@ -41,7 +41,7 @@ class Ldm(Warm):
             rows = np.sort(rng.choice(rows, enough, replace=False))
         vectors = np.asarray(pool.vectors[rows])
         probs = np.asarray(pool.probs[rows], np.float64)
-        many = independent(probs)
+        many = pool.multi
         weights = head(vectors, probs, many=many)
         values = self.metric(vectors, weights, rng, many=many)
         agree = float((labels(vectors, weights, many) == said(probs, many)).all(axis=1).mean())

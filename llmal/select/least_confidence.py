@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from llmal.select.warm import Scored, independent
+from llmal.select.warm import Scored
 
 
 class LeastConfidence(Scored):
@@ -14,9 +14,9 @@ class LeastConfidence(Scored):
     With independent labels (`kind: multi`): the same of each yes/no answer, averaged over labels.
     """
 
-    def scores(self, probs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scores(self, probs: NDArray[np.float64], *, multi: bool = False) -> NDArray[np.float64]:
         """1 - max p."""
-        if independent(probs):
+        if multi:
             return np.asarray((1 - np.maximum(probs, 1 - probs)).mean(axis=1))
         return np.asarray(1 - probs.max(axis=1))
 

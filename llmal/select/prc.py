@@ -29,7 +29,7 @@ class Prc(Warm):
         rows = pool.unlabelled
         probs = np.asarray(pool.probs[rows], np.float64)
         rare = rarest(pool, probs, self.rarest)
-        chance, gap = probs[:, rare].max(axis=1), margins(probs)
+        chance, gap = probs[:, rare].max(axis=1), margins(probs, multi=pool.multi)
         likely = iter(np.lexsort((rows, gap, -chance)).tolist())
         close = iter(np.lexsort((rows, gap)).tolist())
         names = "class number " + " or ".join(str(c + 1) for c in rare)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -12,10 +13,27 @@ from numpy.typing import NDArray
 
 from llmal.answers import label_table
 from llmal.context import Context
+from llmal.errors import UserError
 from llmal.plugins import Plugin
 from llmal.records import Labels, LabelSchema, Tally
 from llmal.store import schema as t
 from llmal.store.store import Store
+
+
+class Sources(ABC):
+    """What a strategy may look up beyond the pool's arrays; read only when asked for, and never gold."""
+
+    @abstractmethod
+    def texts(self, rows: NDArray[np.int64]) -> list[str]:
+        """The texts of rows."""
+
+    @abstractmethod
+    def prior(self) -> NDArray[np.float32]:
+        """(n, C) what the label names alone say of every row: zero-shot probabilities, not calibrated."""
+
+    @abstractmethod
+    def votes(self) -> NDArray[np.int64]:
+        """(l, m) the class each of m annotators, machines and people, gave the labelled rows; -1 is none."""
 
 
 class Pool(NamedTuple):
@@ -28,6 +46,8 @@ class Pool(NamedTuple):
         probs: (n, C) the student's probabilities, out of sample on unlabelled rows; None before there is one.
         n_classes: C.
         targets: (l, C) the labels of the labelled rows, all zero where the answer was not accepted; or None.
+        multi: each class is a yes/no answer of its own (`kind: multi`).
+        sources: texts, label names and votes, for strategies that look at them; None where there are none.
     """
 
     vectors: NDArray[np.float32]
@@ -36,6 +56,18 @@ class Pool(NamedTuple):
     probs: NDArray[np.float32] | None
     n_classes: int
     targets: NDArray[np.float32] | None = None
+    multi: bool = False
+    sources: Sources | None = None
+
+    def look(self) -> Sources:
+        """The sources.
+
+        Raises:
+            UserError: there are none.
+        """
+        if self.sources is None:
+            raise UserError("this strategy looks at texts or votes, and the pool has none", where="select")
+        return self.sources
 
 
 class Selection(NamedTuple):
@@ -45,11 +77,15 @@ class Selection(NamedTuple):
         rows: (k,) rows of the pool, distinct, all unlabelled.
         scores: (k,) higher means picked for a stronger reason; comparable within one call only.
         reasons: k short phrases a person understands.
+        again: labelled rows that a person should look at, row -> why, the most doubtful first.
+        enough: why no more picks are worth their price; the run asks about these and then stops choosing.
     """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float64]
     reasons: list[str]
+    again: Mapping[int, str] = MappingProxyType({})
+    enough: str = ""
 
 
 class Selector(Plugin):
@@ -99,6 +135,8 @@ def run(
     Returns:
         Picks wanted and new; the note says when the pool was too small.
     """
+    from llmal.select.sources import StoreSources
+
     have = len(store.picks(round_no))
     missing = size - have
     if missing <= 0:
@@ -110,7 +148,17 @@ def run(
         return Tally(size, 0, "no picks left")
     labelled = np.array(sorted(asked - {*store.audit()}), dtype=np.int64)
     targets = label_table([labels.get(int(s), ()) for s in labelled], schema)
-    pool = Pool(store.load(vectors), unlabelled, labelled, probs, len(schema.labels), targets)
+    every = store.load(vectors)
+    pool = Pool(
+        every,
+        unlabelled,
+        labelled,
+        probs,
+        len(schema.labels),
+        targets,
+        schema.kind == "multi",
+        StoreSources(store, ctx, schema, every, labelled),
+    )
     chosen = selector.select(
         pool, min(missing, len(unlabelled)), ctx.rng("select", round_no * 1_000_003 + have)
     )

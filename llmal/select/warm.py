@@ -191,7 +191,7 @@ class Scored(Warm):
     def choose(self, pool: Pool, k: int, rng: np.random.Generator) -> Selection:
         """Score, leave outliers out, draw, skip twins; each is relaxed rather than picking fewer than k."""
         assert pool.probs is not None
-        scores = self.scores(np.asarray(pool.probs[pool.unlabelled], np.float64))
+        scores = self.scores(np.asarray(pool.probs[pool.unlabelled], np.float64), multi=pool.multi)
         order = self.batch.order(scores, pool.unlabelled, rng)
         kept = clipped(scores, self.clip)
         order = np.concatenate(
@@ -217,8 +217,11 @@ class Scored(Warm):
         return np.array(picked + twins, np.int64)
 
     @abstractmethod
-    def scores(self, probs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(u,) uncertainty in [0, 1] from (u, C) probabilities; higher is asked first."""
+    def scores(self, probs: NDArray[np.float64], *, multi: bool = False) -> NDArray[np.float64]:
+        """(u,) uncertainty in [0, 1] from (u, C) probabilities; higher is asked first.
+
+        With `multi` each column is a yes/no answer of its own.
+        """
 
     @abstractmethod
     def reason(self, score: float) -> str:
@@ -233,8 +236,3 @@ def clipped(scores: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
     if share == 0 or not len(scores):
         return np.ones(len(scores), bool)
     return np.asarray(scores <= np.percentile(scores, 100 * (1 - share)))
-
-
-def independent(probs: NDArray[np.float64]) -> bool:
-    """Whether rows are C yes/no answers (`kind: multi`) rather than one distribution."""
-    return probs.shape[1] == 1 or bool(len(probs) and not np.allclose(probs.sum(axis=1), 1.0, atol=1e-3))

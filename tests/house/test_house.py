@@ -17,7 +17,7 @@ STAGES = ("embed", "select", "annotate", "filter", "train", "route", "review", "
 # Each module may import from its own floor and from those below it; stages never from each other.
 FLOORS = (
     ("errors", "records", "yamlfile", "stats"),
-    ("plugins", "context", "answers", "weights", "corpus"),
+    ("plugins", "context", "answers", "prototypes", "weights", "corpus"),
     ("store", "prompts", "lm"),
     STAGES,
     ("spec", "predictor"),

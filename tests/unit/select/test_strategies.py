@@ -96,7 +96,7 @@ def test_two_classes_margin_ranks_as_confidence_and_entropy():
 
 def test_margin_of_independent_labels_is_the_mean_distance_from_a_half():
     probs = np.array([[0.9, 0.8, 0.1], [0.5, 0.4, 0.6], [1.0, 0.0, 0.0]])
-    assert margins(probs) == pytest.approx([(0.8 + 0.6 + 0.8) / 3, 0.4 / 3, 1.0])
+    assert margins(probs, multi=True) == pytest.approx([(0.8 + 0.6 + 0.8) / 3, 0.4 / 3, 1.0])
 
 
 def test_margin_says_which_row_is_not_a_number():

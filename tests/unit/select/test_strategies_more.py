@@ -176,7 +176,7 @@ def test_labelled_rows_without_a_prediction_are_no_neighbours():
 
 def test_contrastive_with_independent_labels_averages_over_them():
     probs = np.array([[0.9, 0.2], [0.5, 0.5], [0.9, 0.4]])
-    some = pool(unit(rng().normal(size=(3, 4))), probs=probs, labelled=[0], classes=2)
+    some = pool(unit(rng().normal(size=(3, 4))), probs=probs, labelled=[0], classes=2)._replace(multi=True)
 
     def yes_no(p, q):
         return p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
@@ -304,7 +304,7 @@ def test_ldm_with_independent_labels_counts_a_flip_of_any():
     probs = 1 / (1 + np.exp(-(vectors @ weights[:-1] + weights[-1])))
     found = head(vectors, probs, many=True)
     assert (labels(vectors, found, True) == (probs > 0.5)).all()
-    chosen = Ldm().select(pool(vectors, probs=probs, classes=2), 5, rng())
+    chosen = Ldm().select(pool(vectors, probs=probs, classes=2)._replace(multi=True), 5, rng())
     nearest = np.abs(probs - 0.5).min(axis=1)
     assert nearest[chosen.rows[0]] <= np.sort(nearest)[5]
 
