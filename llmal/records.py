@@ -125,11 +125,12 @@ class Route(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What a stage did: facts wanted, facts new, and words for the progress line."""
+    """What a stage did: facts wanted, facts new, words for the progress line, and why rounds end here."""
 
     wanted: int
     new: int
     note: str = ""
+    ends: str = ""
 
 
 def canonical(value: Any) -> str:

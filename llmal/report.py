@@ -74,6 +74,8 @@ def explain(run: Path, row_id: str) -> dict[str, Any]:
         found["audit"] = bool(store.count(t.audit, t.audit.c.item == seq))
         found["gold"] = json.loads(row[0].gold) if row[0].gold else None
         found["pick"] = _one(store, sa.select(t.pick).where(t.pick.c.item == seq))
+        doubt = sa.select(t.doubt).where(t.doubt.c.item == seq).order_by(t.doubt.c.round)
+        found["doubts"] = [_plain(d) for d in store.read(doubt)]
         current = {names.annotations: "current"}
         c = t.annotation.c
         annotations = store.read(sa.select(t.annotation).where(c.item == seq).order_by(c.at))
@@ -124,6 +126,7 @@ def explain_text(found: dict[str, Any]) -> str:
         lines.append(
             f"  picked    round {p['round'] + 1}, place {p['rank'] + 1}, by {p['by']}: {p['reason']}"
         )
+    lines += [f"  doubted   round {d['round'] + 1}, by {d['by']}: {d['reason']}" for d in found["doubts"]]
     for a in found["annotations"]:
         label = ", ".join(a["labels"]) or "-"
         sure = "" if a["confidence"] is None else f", {a['kind']} confidence {a['confidence']:.3f}"

@@ -140,27 +140,27 @@ class _Line:
         """Select, annotate, filter, and learn before each later choice, until rounds, budget or pool end."""
         for round_no in range(n):
             try:
-                dry = self._choose(round_no)
+                ends = self._choose(round_no)
                 self._annotate()
             except BudgetSpent as error:
                 self._filter(ends=True)
                 self.stopped = f"the budget is spent: {error.message}"
                 return
-            last = dry or round_no == n - 1
+            last = bool(ends) or round_no == n - 1
             self._filter(ends=last)
             if last:
-                self.stopped = "no picks left" if dry else f"{n} rounds are done"
+                self.stopped = ends or f"{n} rounds are done"
                 return
 
-    def _choose(self, round_no: int) -> bool:
-        """Fill a round's picks; True when the pool has none left.
+    def _choose(self, round_no: int) -> str:
+        """Fill a round's picks; why no round should follow, or nothing.
 
         A full round costs nothing, not even a student.
         """
         from llmal.select import stage as select
 
         if len(self.store.picks(round_no)) >= self.p.rounds.size:
-            return False
+            return select.enough(self.store, self.p.select.then, round_no)
         student = self._train_round(round_no) if round_no else ""
         known = self._learnt_from()
         picked = self._stage(
@@ -176,7 +176,7 @@ class _Line:
             schema=self.schema,
             labels=dict(zip(known.items, known.labels, strict=True)),
         )
-        return bool(picked.note)
+        return picked.ends
 
     def _annotate(self) -> None:
         from llmal.annotate import stage as annotate

@@ -15,7 +15,8 @@ class Waiting(NamedTuple):
 
     Attributes:
         item: its `seq`.
-        why: `audit` (measures quality: shown without any machine's answer) or the route's reason.
+        why: `audit` (measures quality: shown without any machine's answer), a strategy's doubt, or the
+            route's reason.
         guess: the student's answer, empty for audit items.
         confidence: of the guess.
     """
@@ -27,7 +28,7 @@ class Waiting(NamedTuple):
 
 
 def waiting(store: Store, *, names: Collection[str], route: str | None, people: int | None) -> list[Waiting]:
-    """Items that wait for a person, audit first, then the least sure.
+    """Items that wait for a person: audit first, then labels in doubt, then the least sure.
 
     Args:
         store: of the run.
@@ -40,11 +41,16 @@ def waiting(store: Store, *, names: Collection[str], route: str | None, people: 
     active = set(store.active())
     known = answered | set(store.gold())
     audit = [Waiting(s, "audit") for s in sorted(reserved & active - known)]
-    open_items = active - answered - reserved
-    routes = store.routes(route).values() if route else ()
-    routed = [r for r in routes if r.who == "person" and r.item in open_items]
+    routes = store.routes(route) if route else {}
+    doubts = {s: why for s, why in store.doubts().items() if s in active - reserved}
+    again = [
+        Waiting(s, why, *((routes[s].labels, routes[s].confidence) if s in routes else ()))
+        for s, why in doubts.items()
+    ]
+    open_items = active - answered - reserved - set(doubts)
+    routed = [r for r in routes.values() if r.who == "person" and r.item in open_items]
     routed.sort(key=lambda r: (r.confidence if r.confidence is not None else 0.0, r.item))
-    queue = audit + [Waiting(r.item, r.reason, r.labels, r.confidence) for r in routed]
+    queue = audit + again + [Waiting(r.item, r.reason, r.labels, r.confidence) for r in routed]
     left = None if people is None else max(0, people - len(answered))
     return queue[:left]
 

@@ -79,6 +79,7 @@ class Selection(NamedTuple):
         reasons: k short phrases a person understands.
         again: labelled rows that a person should look at, row -> why, the most doubtful first.
         enough: why no more picks are worth their price; the run asks about these and then stops choosing.
+        note: what the user should know of how the picks were made, such as a measured recall.
     """
 
     rows: NDArray[np.int64]
@@ -86,6 +87,10 @@ class Selection(NamedTuple):
     reasons: list[str]
     again: Mapping[int, str] = MappingProxyType({})
     enough: str = ""
+    note: str = ""
+
+
+NONE_LEFT = "no picks left"
 
 
 class Selector(Plugin):
@@ -133,19 +138,19 @@ def run(
         labels: item -> the label it has so far, for strategies that look at classes.
 
     Returns:
-        Picks wanted and new; the note says when the pool was too small.
+        Picks wanted and new; `ends` says why no round should follow, such as an empty pool.
     """
     from llmal.select.sources import StoreSources
 
     have = len(store.picks(round_no))
     missing = size - have
     if missing <= 0:
-        return Tally(size, 0)
+        return Tally(size, 0, ends=enough(store, selector, round_no))
     asked = {*store.picks(), *store.answers()}
     taken = np.array(sorted(asked | {*store.audit()}), dtype=np.int64)
     unlabelled = np.setdiff1d(np.array(store.active(), dtype=np.int64), taken)
     if not len(unlabelled):
-        return Tally(size, 0, "no picks left")
+        return Tally(size, 0, ends=NONE_LEFT)
     labelled = np.array(sorted(asked - {*store.audit()}), dtype=np.int64)
     targets = label_table([labels.get(int(s), ()) for s in labelled], schema)
     every = store.load(vectors)
@@ -163,27 +168,36 @@ def run(
         pool, min(missing, len(unlabelled)), ctx.rng("select", round_no * 1_000_003 + have)
     )
     now = time.time()
-    recipe = selector.recipe()
+    by = {"round": round_no, "by": selector.name, "recipe": selector.recipe(), "at": now}
     new = store.add(
         t.pick,
         [
-            {
-                "item": int(row),
-                "round": round_no,
-                "rank": have + rank,
-                "by": selector.name,
-                "score": float(score),
-                "reason": reason,
-                "recipe": recipe,
-                "at": now,
-            }
+            {**by, "item": int(row), "rank": have + rank, "score": float(score), "reason": reason}
             for rank, (row, score, reason) in enumerate(
                 zip(chosen.rows, chosen.scores, chosen.reasons, strict=True)
             )
         ],
     )
+    store.add(t.doubt, [{**by, "item": int(row), "reason": why} for row, why in chosen.again.items()])
+    if chosen.enough:
+        store.note(_enough_key(store, selector), lambda: f"{round_no} {chosen.enough}")
     short = f"the pool held only {len(unlabelled)} of {missing} wanted" if len(unlabelled) < missing else ""
-    return Tally(size, new, short)
+    note = "; ".join(words for words in (short, chosen.note) if words)
+    return Tally(size, new, note, NONE_LEFT if short else chosen.enough)
+
+
+def enough(store: Store, selector: Selector, round_no: int) -> str:
+    """Why the strategy wanted no picks after this round or an earlier one; empty where it did not say so.
+
+    It counts only while strategy and corpus are the same.
+    """
+    said = store.noted(_enough_key(store, selector))
+    at, _, why = (said or "").partition(" ")
+    return why if said and int(at) <= round_no else ""
+
+
+def _enough_key(store: Store, selector: Selector) -> str:
+    return f"enough {selector.recipe()} {len(store.active())}"
 
 
 def top(scores: NDArray[np.float64], rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:

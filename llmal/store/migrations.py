@@ -66,7 +66,18 @@ CREATE TABLE response (request TEXT PRIMARY KEY, attempt BIGINT NOT NULL, raw TE
 NULL); CREATE TABLE endpoint (recipe TEXT PRIMARY KEY, facts TEXT NOT NULL, at FLOAT NOT NULL)
 """
 
-STEPS: tuple[Step, ...] = (m001_first_tables,)
+
+def m002_doubts(db: Connection) -> None:
+    """Labelled items that a person should look at again."""
+    db.execute(
+        text(
+            "CREATE TABLE doubt (item BIGINT NOT NULL, round BIGINT NOT NULL, by TEXT NOT NULL, "
+            "reason TEXT NOT NULL, recipe TEXT NOT NULL, at FLOAT NOT NULL, PRIMARY KEY (item, round))"
+        )
+    )
+
+
+STEPS: tuple[Step, ...] = (m001_first_tables, m002_doubts)
 VERSION = len(STEPS)
 
 

@@ -33,6 +33,8 @@ audit = _table("audit", "item", item=int, at=float)
 pick = _table(
     "pick", "item", item=int, round=int, rank=int, by=str, score=float, reason=str, recipe=str, at=float
 )
+# A labelled item that a strategy would have a person look at again.
+doubt = _table("doubt", "item round", item=int, round=int, by=str, reason=str, recipe=str, at=float)
 annotation = _table(
     "annotation",
     "item recipe",

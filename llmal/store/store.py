@@ -80,11 +80,16 @@ class Store:
         """Rows of a table that meet the conditions."""
         return int(self.read(sa.select(sa.func.count()).select_from(table).where(*where))[0][0])
 
+    def noted(self, name: str) -> str | None:
+        """A value kept by `note`; None when there is none."""
+        found = self.read(sa.select(t.meta.c.value).where(t.meta.c.name == name))
+        return str(found[0][0]) if found else None
+
     def note(self, name: str, make: Any) -> str:
         """A value that is made once and then stays: read it, or make and keep it."""
-        found = self.read(sa.select(t.meta.c.value).where(t.meta.c.name == name))
-        if found:
-            return str(found[0][0])
+        found = self.noted(name)
+        if found is not None:
+            return found
         self.add(t.meta, [{"name": name, "value": make()}])
         return self.note(name, make)
 
@@ -226,6 +231,12 @@ class Store:
         where = () if round_no is None else (t.pick.c.round == round_no,)
         found = self.read(sa.select(t.pick.c.item).where(*where).order_by(t.pick.c.round, t.pick.c.rank))
         return [s for (s,) in found]
+
+    def doubts(self) -> dict[int, str]:
+        """Item -> why a person should look at it again; gone once a person has answered since."""
+        c, answer = t.doubt.c, t.answer.c
+        since = sa.exists().where(answer.item == c.item, answer.at > c.at)
+        return dict(self.read(sa.select(c.item, c.reason).where(~since).order_by(c.at, c.item)))
 
     def annotations(self, recipe: str) -> dict[int, Annotation]:
         """Item -> the annotator's answer under this recipe."""

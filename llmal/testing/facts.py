@@ -8,8 +8,8 @@ from llmal.store import schema as t
 from llmal.store.store import Store
 
 
-def answer(store: Store, item: int, label: str = "bug") -> None:
+def answer(store: Store, item: int, label: str = "bug", *, at: float = 0.0) -> None:
     """One person's answer about one item, newer than all before it."""
     n = 1 + store.count(t.answer)
-    who = {"person": "p", "note": "", "source": "s", "at": 0.0, "seconds": None}
+    who = {"person": "p", "note": "", "source": "s", "at": at, "seconds": None}
     store.add(t.answer, [{"n": n, "item": item, "labels": json.dumps([label]), "line": n, **who}])

@@ -132,7 +132,7 @@ def test_a_persons_answer_beats_the_gold_of_the_corpus(tmp_path, ctx):
 def test_nothing_is_measured_and_it_is_said_while_no_answer_is_known(store, ctx):
     reserve(store, ctx, size=2)
     tally = run(store, ctx, schema=SCHEMA, student="s", route="r", annotations="a")
-    assert tally == (0, 0, "nothing can be measured: 2 audit items need people's answers first")
+    assert tally[:3] == (0, 0, "nothing can be measured: 2 audit items need people's answers first")
 
 
 def test_machines_are_measured_on_the_audit_sample_whether_people_or_gold_answered_it(tmp_path, ctx):

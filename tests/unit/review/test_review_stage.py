@@ -71,3 +71,21 @@ def test_items_that_left_the_corpus_wait_no_more(store, tmp_path):
 
 def test_the_stage_says_how_many_wait(store, tmp_path):
     assert run(store, Context(tmp_path, home=tmp_path), names=NAMES, route="r", people=None)[:2] == (6, 0)
+
+
+def doubt(store, item, at):
+    row = {"item": item, "round": 0, "by": "activelab", "reason": f"doubt {item}", "recipe": "r", "at": at}
+    store.add(t.doubt, [row])
+
+
+def test_labels_in_doubt_come_after_the_audit_until_a_person_has_answered_since(store):
+    answer(store, 8)  # before the doubt: it is this answer that is doubted
+    doubt(store, 8, at=1.0)
+    doubt(store, 4, at=2.0)
+    doubt(store, 0, at=3.0)  # reserved: it is answered blind or not at all
+    queue = waiting(store, names=NAMES, route="r", people=None)
+    assert [w.item for w in queue] == [1, 2, 8, 4, 5, 6, 3]
+    assert (queue[2].why, queue[2].guess, queue[2].confidence) == ("doubt 8", ("bug",), 0.99)
+    assert [w.item for w in waiting(store, names=NAMES, route=None, people=None)] == [1, 2, 8, 4]
+    answer(store, 8, at=4.0)
+    assert [w.item for w in waiting(store, names=NAMES, route="r", people=None)] == [1, 2, 4, 5, 6, 3]
