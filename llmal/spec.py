@@ -15,8 +15,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from llmal.corpus import CorpusSpec
-from llmal.errors import SpecError
-from llmal.plugins import find, importable_from, slot, slot_schema
+from llmal.errors import SpecError, UnknownPlugin
+from llmal.plugins import build, find, importable_from, slot, slot_schema
 from llmal.records import Kind, Label, LabelSchema
 from llmal.store.ledger import PICO, Caps
 from llmal.yamlfile import Document, read_yaml
@@ -127,10 +127,27 @@ class RoundsSpec(_Part):
 
 
 class SelectSpec(_Part):
-    """A strategy for the cold start, and one for when there is a student."""
+    """A strategy for the cold start, and one for when there is a student.
+
+    A single strategy may stand for both: one that needs a student is taken for `then`.
+    """
 
     first: slot("select") = Field("typiclust", validate_default=True)  # type: ignore[valid-type]
     then: slot("select") = Field("margin", validate_default=True)  # type: ignore[valid-type]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_for_both(cls, value: Any) -> Any:
+        if isinstance(value, SelectSpec) or (isinstance(value, dict) and "use" not in value):
+            return value
+        if not isinstance(value, str | dict):
+            raise ValueError("expected a strategy, or `first` and `then`")
+        try:
+            strategy = build("select", value)
+        except UnknownPlugin as error:
+            raise ValueError(str(error)) from error
+        warm = {"then": strategy}
+        return warm if strategy.needs_probs else {"first": strategy, **warm}  # type: ignore[attr-defined]
 
     @field_validator("first")
     @classmethod
@@ -326,6 +343,8 @@ def _known_keys(cls: type[BaseModel], document: Document, place: tuple[str | int
         if group:
             use = data.get("use") if isinstance(data, dict) else data
             model = find(group, str(use))
+        elif model is SelectSpec and isinstance(data, dict) and "use" in data:
+            group, model = "select", find("select", str(data["use"]))
     return [*(["use"] if group else []), *(model.model_fields if model else [])]
 
 
@@ -359,6 +378,8 @@ def json_schema() -> dict[str, Any]:
         done |= {name: filled(definitions[name]) for name in fresh}
     definitions = done
     definitions["LabelsSpec"]["properties"]["names"] = _names_schema(definitions)
+    one_for_both = {"$ref": "#/definitions/SelectSpec/properties/then"}
+    names["select"] = {"anyOf": [names["select"], one_for_both]}
     head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "llmal pipeline"}
     rest = {k: v for k, v in properties.items() if k not in ("title", "properties")}
     whole = {**head, **rest, "properties": names, "definitions": definitions}

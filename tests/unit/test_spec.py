@@ -48,6 +48,28 @@ def test_plug_ins_inside_a_plug_in_are_written_back():
     jsonschema.validate(made(text).to_spec(), json_schema())
 
 
+@pytest.mark.parametrize(
+    ("said", "first", "then"),
+    [
+        ("margin", None, "margin"),
+        ("kmeans", "kmeans", "kmeans"),
+        (
+            "{use: margin, clip: 0.1, within: {use: anchoral}}",
+            None,
+            {"use": "margin", "clip": 0.1, "within": {}},
+        ),
+    ],
+)
+def test_one_strategy_serves_both_unless_it_needs_a_student(said, first, then):
+    whole = made(HEAD + f"select: {said}\n")
+    default = made(HEAD).select.first
+    assert whole.select.first.to_spec() == (first or default.to_spec())
+    assert whole.select.then.to_spec() == then
+    assert made(whole.to_yaml()) == whole
+    jsonschema.validate(whole.to_spec(), json_schema())
+    jsonschema.validate({**whole.to_spec(), "select": then}, json_schema())
+
+
 def test_every_problem_is_told_at_once_in_file_order_with_line_and_column():
     found = problems(
         "corpus: {path: a, txet: b}\n"
@@ -170,6 +192,10 @@ def test_a_thousand_labels_work():
         ("annotate: {}", "expected a annotate plug-in"),
         ("annotate: [llm]", "expected a annotate plug-in"),
         ("select: {first: margin}", "needs a student"),
+        ("select: {use: margin, clpi: 0.1}", "select.clpi: unknown key; did you mean 'clip'?"),
+        ("select: {use: margin, first: kmeans}", "select.first: unknown key"),
+        ("select: marginn", "did you mean 'margin'?"),
+        ("select: [margin]", "expected a strategy, or `first` and `then`"),
         ("select: {then: 'no.such.module:Thing'}", "cannot import"),
         ("select: {then: '.relative:Thing'}", "cannot import"),
         ("select: {then: ':Thing'}", "cannot import"),
