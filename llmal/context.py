@@ -110,6 +110,35 @@ class RichBars:
             yield advance
 
 
+class Under:
+    """Progress of work inside other work: its counts are words beside the outer bar, of which there is one.
+
+    Args:
+        outer: where lines are shown.
+        advance: of the outer bar.
+        title: of the work inside.
+    """
+
+    def __init__(self, outer: Progress, advance: Advance, title: str) -> None:
+        self._outer, self._advance, self._title = outer, advance, title
+
+    def say(self, text: str) -> None:
+        """Show the line where the outer work shows its own."""
+        self._outer.say(text)
+
+    @contextmanager
+    def task(self, title: str, total: int) -> Iterator[Advance]:
+        """Words such as `llm 2/3: 120 of 300`."""
+        done = 0
+
+        def advance(n: int = 1, *, note: str = "") -> None:
+            nonlocal done
+            done += n
+            self._advance(0, note=f"{self._title}: {done} of {total} {note}".rstrip())
+
+        yield advance
+
+
 def progress_for_terminal() -> Progress:
     """Bars where a person watches, plain lines in a pipe or a log."""
     return RichBars() if sys.stderr.isatty() else PlainLines()

@@ -134,7 +134,10 @@ class _Line:
         self._stage("embed", embed.run, self.p.embed, self.store, self.ctx)
         self.recipes = recipes(self.p, self.ctx)
         if self.retry:
-            forget_failures(self.store, self.recipes.annotations)
+            names = [self.recipes.annotations]
+            names += self.p.annotate.parts(self.schema, self.ctx, self.recipes.vectors)
+            for name in names:
+                forget_failures(self.store, name)
 
     def _rounds(self, n: int) -> None:
         """Select, annotate, filter, and learn before each later choice, until rounds, budget or pool end."""

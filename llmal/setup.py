@@ -93,9 +93,9 @@ def check_pipeline(file: Path) -> dict[str, Any]:
     """
     pipeline = Pipeline.from_yaml(file)
     ctx = Context(Path(), home=file.parent.resolve())
-    prompt = getattr(pipeline.annotate, "prompt", None)
-    if prompt:
-        demonstrations(load_prompt(ctx.path(prompt)), pipeline.label_schema())
+    for annotator in (pipeline.annotate, *pipeline.annotate.members()):
+        if prompt := getattr(annotator, "prompt", None):
+            demonstrations(load_prompt(ctx.path(prompt)), pipeline.label_schema())
     pipeline.annotate.recipe_for(pipeline.label_schema(), ctx, pipeline.embed.recipe())
     if not pipeline.corpus.path.startswith("hf://"):
         for _, row in zip(
@@ -131,7 +131,8 @@ def plan(file: Path, folder: Path) -> dict[str, Any]:
         round(one.tokens_in * share),
         round(one.tokens_out * share),
     )
-    in_flight = getattr(pipeline.annotate, "in_flight", 1)
+    everyone = pipeline.annotate.members() or (pipeline.annotate,)
+    in_flight = sum(getattr(one, "in_flight", 1) for one in everyone) / len(everyone)
     gold = sum(r.gold is not None for r in rows)
     return {
         "rows": len(rows),

@@ -84,6 +84,14 @@ class Annotator(Plugin):
             "annotation", self.recipe(), schema.recipe(), vectors_recipe if self.uses_vectors else ""
         )
 
+    def members(self) -> tuple[Annotator, ...]:
+        """Annotators whose answers this one combines; nobody unless overridden."""
+        return ()
+
+    def parts(self, schema: LabelSchema, ctx: Context, vectors_recipe: str) -> list[str]:
+        """Recipes of the members' own answers, in order."""
+        return [member.recipe_for(schema, ctx, vectors_recipe) for member in self.members()]
+
     @abstractmethod
     def annotate(self, items: list[Item], schema: LabelSchema, desk: Desk) -> Iterable[Annotation]:
         """Answer about each item. May commit its answers itself; committing twice does no harm."""

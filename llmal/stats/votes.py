@@ -1,5 +1,6 @@
 """What several annotators say together: majority, Dawid-Skene, matrix completion; and whom not to trust."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -194,7 +195,9 @@ def mismatch(
     return float((found**2).sum() + (rates**2).sum())
 
 
-def suspects(votes: ArrayLike, n_classes: int, *, level: float = 0.95) -> list[Suspect]:
+def suspects(
+    votes: ArrayLike, n_classes: int, *, level: float = 0.95, names: Sequence[str] | None = None
+) -> list[Suspect]:
     """Annotators who answer one class whatever the item, who answer against the others, or by chance.
 
     Each is compared with the Dawid-Skene consensus of the others, never with one it had a part in. "One
@@ -207,6 +210,7 @@ def suspects(votes: ArrayLike, n_classes: int, *, level: float = 0.95) -> list[S
         votes: (n, m) int, -1 is none; three annotators or more.
         n_classes: C.
         level: of the intervals together.
+        names: (C,) of the classes, for the words; their numbers when absent.
 
     Returns:
         The worst first; nobody where fewer than three annotate.
@@ -223,17 +227,18 @@ def suspects(votes: ArrayLike, n_classes: int, *, level: float = 0.95) -> list[S
             continue
         consensus = dawid_skene(others, n_classes).probs.argmax(axis=1)[rows]
         said = table[rows, j]
-        why = _why(said, consensus, n_classes, 1 - (1 - level) / m)
+        why = _why(said, consensus, names or [str(c) for c in range(n_classes)], 1 - (1 - level) / m)
         if why:
             found.append(Suspect(j, why, float((said == consensus).mean()), int(rows.sum())))
     return sorted(found, key=lambda suspect: suspect.accuracy)
 
 
-def _why(said: NDArray[np.int64], consensus: NDArray[np.int64], n_classes: int, level: float) -> str:
+def _why(said: NDArray[np.int64], consensus: NDArray[np.int64], names: Sequence[str], level: float) -> str:
+    n_classes = len(names)
     counts = np.bincount(said, minlength=n_classes)
     one = int(counts.argmax())
     if counts[one] >= 0.95 * len(said) and (consensus == one).mean() <= 0.8:
-        return f"answers class {one} to {counts[one] / len(said):.0%} of its items; the others, to " + (
+        return f"answers {names[one]} to {counts[one] / len(said):.0%} of its items; the others, to " + (
             f"{(consensus == one).mean():.0%} of the same"
         )
     hits = int((said == consensus).sum())

@@ -99,7 +99,8 @@ class AnnotatorContract(PluginContract):
 
             assert run() == (len(items), len(items))
             assert run() == (len(items), 0)
-            count = sa.select(sa.func.count()).select_from(t.annotation)
+            name = self.plugin().recipe_for(schema, desk.ctx, desk.vectors_recipe)
+            count = sa.select(sa.func.count()).select_from(t.annotation).where(t.annotation.c.recipe == name)
             assert desk.store.read(count)[0][0] == len(items), "answers were kept twice"
 
     def test_recipe_follows_the_classes(self) -> None:
