@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from llmal.annotate.llm import Llm
+from llmal.annotate.panel import Panel
 from llmal.annotate.recorded import Recorded
 from llmal.annotate.zero_shot import ZeroShot
 from llmal.embed.hashing import Hashing
@@ -15,11 +16,18 @@ from llmal.export.transformers import Transformers
 from llmal.filter.confidence import Confidence
 from llmal.plugins import BUILTIN, find
 from llmal.route.threshold import Threshold
+from llmal.select.activelab import ActiveLab
 from llmal.select.badge import Badge
+from llmal.select.base_delta import BaseDelta
+from llmal.select.besra import Besra
+from llmal.select.bual import Bual
 from llmal.select.contrastive import Contrastive
+from llmal.select.deuce import Deuce
 from llmal.select.discriminative import Discriminative
+from llmal.select.diversify import Diversify
 from llmal.select.entropy import Entropy
 from llmal.select.facility_location import FacilityLocation
+from llmal.select.info_coevolution import InfoCoevolution
 from llmal.select.kcenter import KCenter
 from llmal.select.kmeans import KMeans
 from llmal.select.ldm import Ldm
@@ -28,9 +36,12 @@ from llmal.select.margin import Margin
 from llmal.select.mixed import Mixed
 from llmal.select.prc import Prc
 from llmal.select.probcover import ProbCover
+from llmal.select.seed_cost import SeedCost
+from llmal.select.select_llm import SelectLlm
 from llmal.select.stage import Selection, Selector
 from llmal.select.typiclust import TypiClust
 from llmal.select.uniform import Uniform
+from llmal.select.vessal import Vessal
 from llmal.testing import brains
 from llmal.testing.contracts import (
     AnnotatorContract,
@@ -126,7 +137,21 @@ EXAMPLES = {
         lambda _: Mixed(of=("margin", KCenter(), Entropy(clip=0.05)), shares=(2, 1, 1)),
         {},
     ),
+    ("select", "besra"): (lambda _: Besra(), {"deterministic": True}),  # nothing labelled: by the margin
+    ("select", "vessal"): (lambda _: Vessal(), {}),
+    ("select", "info-coevolution"): (lambda _: InfoCoevolution(near=0.7), {}),
+    ("select", "bual"): (lambda _: Bual(), {"deterministic": True}),  # nothing labelled: by the margin
+    ("select", "diversify"): (lambda _: Diversify(clusters=5), {}),
+    ("select", "deuce"): (lambda _: Deuce(), {}),
+    ("select", "base-delta"): (lambda _: BaseDelta(apart=0.98), {"deterministic": True}),
+    ("select", "seed-cost"): (lambda _: SeedCost(), {"deterministic": True}),
+    ("select", "activelab"): (lambda _: ActiveLab(), {}),
+    ("select", "select-llm"): (lambda _: SelectLlm(model="m", price="local", read=4), {}),
     ("annotate", "llm"): (Bench.llm, {}),
+    ("annotate", "panel"): (
+        lambda bench: Panel(of=[ZeroShot(), bench.recorded(), ZeroShot(temperature=0.2)]),
+        {},
+    ),
     ("annotate", "zero-shot"): (lambda _: ZeroShot(), {}),
     ("annotate", "recorded"): (Bench.recorded, {}),
     ("filter", "confidence"): (lambda _: Confidence(), {}),
