@@ -33,6 +33,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "hashing": "llmal.embed.hashing:Hashing",
     },
     "select": {
+        "auto": "llmal.select.auto:Auto",
         "uniform": "llmal.select.uniform:Uniform",
         "kmeans": "llmal.select.kmeans:KMeans",
         "typiclust": "llmal.select.typiclust:TypiClust",

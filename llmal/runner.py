@@ -178,6 +178,7 @@ class _Line:
             vectors=self.recipes.vectors,
             schema=self.schema,
             labels=dict(zip(known.items, known.labels, strict=True)),
+            caps=self.p.budget.caps(),
         )
         return picked.ends
 

@@ -132,8 +132,8 @@ class SelectSpec(_Part):
     A single strategy may stand for both: one that needs a student is taken for `then`.
     """
 
-    first: slot("select") = Field("typiclust", validate_default=True)  # type: ignore[valid-type]
-    then: slot("select") = Field("margin", validate_default=True)  # type: ignore[valid-type]
+    first: slot("select") = Field("auto", validate_default=True)  # type: ignore[valid-type]
+    then: slot("select") = Field("auto", validate_default=True)  # type: ignore[valid-type]
 
     @model_validator(mode="before")
     @classmethod

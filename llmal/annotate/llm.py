@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from llmal.annotate.stage import Annotator, Desk, Estimate
 from llmal.context import Context
-from llmal.errors import ModelError, UserError
-from llmal.lm.prices import PriceSpec, price_of
+from llmal.lm.asker import HOW_ASKED, Asker
 from llmal.lm.probe import Abilities, abilities
-from llmal.lm.transport import Endpoint, Retries, Transport
+from llmal.lm.transport import Transport
 from llmal.lm.wire import Failure, Reply, Request, Token
 from llmal.prompts.codes import code_of, codes_for
 from llmal.prompts.file import PromptFile, load_prompt
@@ -37,7 +35,7 @@ ROUNDING = 1e-3
 """How far above 0 a server's rounding may lift a log-probability."""
 
 
-class Llm(Annotator):
+class Llm(Annotator, Asker):
     """Asks a language model once an item, and reads a distribution off the answer's token where it can.
 
     Confidence is the probability of the chosen option among all options, from the log-probabilities at the
@@ -45,58 +43,13 @@ class Llm(Annotator):
     Source: option codes scored by their first token, as in Hendrycks et al. 2021 (MMLU).
     """
 
-    model: str = Field(description="the model's name at the endpoint")
-    base_url: str = Field("https://api.openai.com/v1", description="OpenAI-compatible address, ending in /v1")
-    api_key_env: str | None = Field(None, description="name of the environment variable that holds the key")
     prompt: str | None = Field(
         None, description="prompt file beside the pipeline file; llmal's own when absent"
     )
-    price: PriceSpec | Literal["local"] | None = Field(
-        None,
-        description="USD for a million tokens {input, output}, or `local`; the shipped table when absent",
-    )
-    max_tokens: int = Field(
-        64, ge=8, description="most tokens of an answer; raise it for models that think aloud"
-    )
     logprobs: bool = Field(True, description="ask for token log-probabilities where the endpoint has them")
-    in_flight: int = Field(16, ge=1, le=512, description="most calls open at once")
-    requests_per_minute: float | None = Field(None, gt=0)
-    tokens_per_minute: float | None = Field(None, gt=0)
-    timeout_s: float = Field(60.0, gt=0, description="seconds for one call in all")
-    retries: Retries = Retries()
-    tolerate: float = Field(0.02, ge=0, le=1, description="share of calls that may fail before the run stops")
 
     version: ClassVar[int] = 1  # of the parser: raise it and kept answers are read again, at no cost
-    not_in_recipe: ClassVar[frozenset[str]] = frozenset(
-        {
-            "base_url",
-            "api_key_env",
-            "prompt",
-            "price",
-            "in_flight",
-            "requests_per_minute",
-            "tokens_per_minute",
-        }
-        | {"timeout_s", "retries", "tolerate"}
-    )
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _a_name(cls, value: str | None) -> str | None:
-        if value is not None and not value.replace("_", "A").isalnum():
-            raise ValueError(
-                "expected the name of an environment variable, such as OPENAI_API_KEY, not the key itself"
-            )
-        return value
-
-    @field_validator("base_url")
-    @classmethod
-    def _a_url(cls, value: str) -> str:
-        try:
-            Endpoint(base_url=value).check()
-        except UserError as error:
-            raise ValueError(error.message) from error
-        return value
+    not_in_recipe: ClassVar[frozenset[str]] = HOW_ASKED | {"prompt"}
 
     def recipe_for(self, schema: LabelSchema, ctx: Context, vectors_recipe: str) -> str:
         """Hash of parser, model, prompt and classes; where the endpoint is and how fast is left out."""
@@ -109,7 +62,7 @@ class Llm(Annotator):
     def estimate(self, items: list[Item], schema: LabelSchema, ctx: Context) -> Estimate:
         """Calls, tokens and dollars, from the rendered prompt and the items' bytes."""
         frame = render(self._prompt(ctx), schema)
-        price = price_of(self.model, self.price, key="annotate.price")
+        price = self.priced()
         empty = Item(0, "", "")
         frame_bytes = sum(len(m["content"].encode()) for m in frame.messages(empty, b"x"))
         tokens_in = int((frame_bytes * len(items) + sum(len(i.text.encode()) for i in items)) / BYTES_A_TOKEN)
@@ -119,39 +72,11 @@ class Llm(Annotator):
             len(items), tokens_in, tokens_out, usd, "tokens estimated from bytes, about 20 % either way"
         )
 
-    def endpoint(self) -> Endpoint:
-        """The endpoint with its key, read from the environment now and kept nowhere.
-
-        Raises:
-            ModelError: the variable is not set.
-        """
-        key = None
-        if self.api_key_env:
-            key = os.environ.get(self.api_key_env)
-            if not key:
-                raise ModelError(
-                    f"the environment variable {self.api_key_env} is not set",
-                    where="annotate.api_key_env",
-                    hint=f"export {self.api_key_env}=... and run again",
-                )
-        shared = (
-            "base_url",
-            "in_flight",
-            "requests_per_minute",
-            "tokens_per_minute",
-            "timeout_s",
-            "retries",
-            "tolerate",
-        )
-        return Endpoint(
-            key=key, key_name=self.api_key_env or "", **{name: getattr(self, name) for name in shared}
-        )
-
     def _prompt(self, ctx: Context) -> PromptFile:
         return load_prompt(ctx.path(self.prompt) if self.prompt else None)
 
     async def _annotate(self, items: list[Item], schema: LabelSchema, desk: Desk) -> list[Annotation]:
-        price = price_of(self.model, self.price, key="annotate.price")
+        price = self.priced()
         sign = signature(self._prompt(desk.ctx), schema, strict=False)
         made: list[Annotation] = []
 

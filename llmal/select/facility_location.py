@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from llmal.records import batched
 from llmal.select.geometry import BLOCK
 from llmal.select.stage import Pool, Selection, Selector
 
@@ -17,6 +16,12 @@ EXACT_ROWS = 20_000
 
 AT_ONCE = 64
 """Gains computed anew together: one pass over memory costs little more than one column."""
+
+ROUNDING = 1e-5
+"""Share by which a sum of 20,000 float32 similarities may be off, generously: bounds only get looser."""
+
+TILE = 512
+"""Rows and columns of similarities computed at once: 1 MB of float32 stay near the processor."""
 
 KEPT_ROWS = 10_000
 """Pools up to this size keep all similarities while they are served: 400 MB in float32."""
@@ -67,7 +72,23 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _similarity(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray((1 + np.clip(a @ b.T, -1, 1)) / 2, np.float32)
+    """(a, b) similarities (1 + cos) / 2 of unit rows."""
+    out = np.asarray(a @ b.T, np.float32)
+    np.clip(out, -1, 1, out=out)
+    out += 1
+    out *= 0.5
+    return out
+
+
+def _all_similarities(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, n) similarities of rows to each other, each pair computed once."""
+    out = np.empty((len(rows), len(rows)), np.float32)
+    for i in range(0, len(rows), TILE):
+        for j in range(i, len(rows), TILE):
+            part = _similarity(rows[i : i + TILE], rows[j : j + TILE])
+            out[i : i + TILE, j : j + TILE] = part
+            out[j : j + TILE, i : i + TILE] = part.T
+    return out
 
 
 def _gains(
@@ -83,41 +104,51 @@ def _gains(
     return out
 
 
+def _at_most(
+    kept: NDArray[np.float32], rows: list[int], served: NDArray[np.float32], room: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Upper bounds of what rows would add, from float32 sums of the similarities kept."""
+    total = served.sum(dtype=np.float64)
+    sums = [float(np.maximum(kept[i], served, out=room).sum()) for i in rows]
+    return np.asarray(np.array(sums) * (1 + ROUNDING) - total)
+
+
 def _lazy(
     candidates: NDArray[np.float32], judged: NDArray[np.float32], served: NDArray[np.float32], k: int
 ) -> tuple[list[int], list[float]]:
     """Exact greedy: a gain can only shrink, so the heap's top is right once computed this step.
 
-    Stale gains are computed anew many at a time, from similarities kept in memory where they fit.
+    Stale gains are bounded anew many at a time, from similarities kept in memory where they fit; what comes
+    to the top on its bound is computed in float64.
     """
-    kept = _similarity(candidates, judged) if len(candidates) <= KEPT_ROWS else None
-
-    def gains_of(rows: list[int]) -> NDArray[np.float64]:
-        if kept is None:
-            return _gains(judged, served, candidates[rows])
-        parts = [
-            np.maximum(kept[some] - served, 0).sum(axis=1, dtype=np.float64)
-            for some in batched(rows, AT_ONCE)
-        ]
-        return np.concatenate(parts)
-
-    heap = [(-float(gain), i, 0) for i, gain in enumerate(gains_of(list(range(len(candidates)))))]
+    kept = _all_similarities(candidates) if len(candidates) <= KEPT_ROWS else None
+    room = np.empty(len(judged), np.float32)
+    first = (len(judged) + candidates @ judged.sum(axis=0, dtype=np.float64)) / 2 + ROUNDING * len(judged)
+    heap = [(-float(bound), i, -1) for i, bound in enumerate(first)]  # bound, row, 2 x step; + 1 if computed
     heapq.heapify(heap)
     picked: list[int] = []
     gains: list[float] = []
     while len(picked) < k:
-        gain, i, step = heap[0]
-        if step == len(picked):
+        gain, i, state = heap[0]
+        now = 2 * len(picked)
+        if state == now + 1:
             heapq.heappop(heap)
             picked.append(i)
             gains.append(-gain)
             served = np.maximum(served, _similarity(judged, candidates[i : i + 1])[:, 0])
-            continue
-        stale: list[int] = []
-        while heap and len(stale) < AT_ONCE and heap[0][2] < len(picked):
-            stale.append(heapq.heappop(heap)[1])
-        for j, now in zip(stale, gains_of(stale), strict=True):
-            heapq.heappush(heap, (-float(now), j, len(picked)))
+        elif state == now and kept is not None:
+            more = np.maximum(kept[i] - served, 0).sum(dtype=np.float64)
+            heapq.heapreplace(heap, (-float(more), i, now + 1))
+        else:
+            stale: list[int] = []
+            while heap and len(stale) < AT_ONCE and heap[0][2] < now:
+                stale.append(heapq.heappop(heap)[1])
+            if kept is None:
+                found, state = _gains(judged, served, candidates[stale]), now + 1
+            else:
+                found, state = _at_most(kept, stale, served, room), now
+            for j, bound in zip(stale, found, strict=True):
+                heapq.heappush(heap, (-float(bound), j, state))
     return picked, gains
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,32 @@ CACHED = 1024
 
 MOST_EDGES = 200_000_000
 """Neighbour pairs a graph may hold: 0.8 GB of row numbers."""
+
+
+def taken(vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(m, d) rows of an array; a view, not a copy, where they follow one another."""
+    if len(rows) and (np.diff(rows) == 1).all():
+        return np.asarray(vectors[rows[0] : rows[-1] + 1])
+    return np.asarray(vectors[rows])
+
+
+class Rows:
+    """Some rows of an array, read as they are asked for: of a memory-mapped one nothing is copied before."""
+
+    def __init__(self, vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
+        self.vectors = vectors
+        self.rows = rows
+        self.shape = (len(rows), vectors.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        """(m, d) rows at positions; a view where they follow one another in the array."""
+        return taken(self.vectors, self.rows[at])
+
+
+Vectors: TypeAlias = NDArray[np.float32] | Rows
 
 
 def squared_norms(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -79,30 +104,49 @@ class Neighbours(NamedTuple):
         """Neighbours of one row, ascending."""
         return self.rows[self.start[row] : self.start[row + 1]]
 
+    def of_all(self, rows: NDArray[np.integer]) -> NDArray[np.int32]:
+        """Neighbours of one row after the other, in one array."""
+        return np.concatenate([self.rows[:0], *(self.of(int(row)) for row in rows)])
+
 
 def within(vectors: NDArray[np.float32], radius: float) -> Neighbours:
-    """Every pair of rows closer than `radius` (strictly, Euclidean), by blocked matrix products.
+    """Every pair of rows closer than `radius` (strictly, Euclidean), each looked at once, by blocks.
 
     Raises:
         ValueError: more pairs than memory should hold; a smaller radius helps.
     """
-    counts, parts, total = [], [], 0
-    for near in _near(vectors, radius):
-        counts.append(near.sum(axis=1))
-        parts.append(np.nonzero(near)[1].astype(np.int32))
-        total += len(parts[-1])
-        if total > MOST_EDGES:
-            raise ValueError(f"radius {radius:g} joins more than {MOST_EDGES:,} pairs; choose a smaller one")
+    n = len(vectors)
+    square = np.einsum("ij,ij->i", vectors, vectors)
+    cells: dict[tuple[int, int], tuple[NDArray[np.uint16], NDArray[np.uint16]]] = {}
+    total = 0
+    for i in range(0, n, CACHED):
+        for j in range(i, n, CACHED):
+            product = vectors[i : i + CACHED] @ vectors[j : j + CACHED].T
+            product *= -2
+            product += square[i : i + CACHED, None] + square[None, j : j + CACHED]
+            near = product < radius**2
+            if i == j:  # rounding must not part a row from itself
+                np.fill_diagonal(near, radius > 0)
+            row, column = _pairs(near)
+            order = np.argsort(column, kind="stable")
+            cells[i, j], cells[j, i] = (row, column), (column[order], row[order])
+            total += len(row) * (1 if i == j else 2)
+            if total > MOST_EDGES:
+                raise ValueError(
+                    f"radius {radius:g} joins more than {MOST_EDGES:,} pairs; choose a smaller one"
+                )
+    counts, parts = [], []
+    for i in range(0, n, CACHED):
+        some = [(j, *cells.pop((i, j))) for j in range(0, n, CACHED)]
+        row = np.concatenate([r for _, r, _ in some])
+        column = np.concatenate([j + c.astype(np.int32) for j, _, c in some])
+        parts.append(column[np.argsort(row, kind="stable")])
+        counts.append(np.bincount(row, minlength=min(CACHED, n - i)))
     start = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
     return Neighbours(start, np.concatenate(parts))
 
 
-def _near(vectors: NDArray[np.float32], radius: float) -> Iterator[NDArray[np.bool_]]:
-    square = np.einsum("ij,ij->i", vectors, vectors)
-    for at in range(0, len(vectors), BLOCK):
-        part = slice(at, at + BLOCK)
-        distance = square[part, None] + square[None] - 2 * (vectors[part] @ vectors.T)
-        near = distance < radius**2
-        here = np.arange(at, min(at + BLOCK, len(vectors)))
-        near[here - at, here] = radius > 0  # rounding must not part a row from itself
-        yield near
+def _pairs(near: NDArray[np.bool_]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """Where a block of at most 65,536 rows and columns is true: its rows, ascending, and columns."""
+    row, column = np.divmod(np.flatnonzero(near), near.shape[1])
+    return row.astype(np.uint16), column.astype(np.uint16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from llmal.select.geometry import BLOCK, nearest_squared, squared_distances, squared_norms
+from llmal.select.geometry import BLOCK, Rows, nearest_squared, squared_distances, squared_norms
 from llmal.select.stage import Pool, Selection, Selector
 
 CANDIDATES = 512
@@ -28,7 +28,7 @@ class KCenter(Selector):
         k = min(k, len(pool.unlabelled))
         if k == 0:
             return Selection(np.zeros(0, np.int64), np.zeros(0), [])
-        vectors = np.asarray(pool.vectors[np.concatenate([pool.unlabelled, pool.labelled])])
+        vectors = Rows(pool.vectors, np.concatenate([pool.unlabelled, pool.labelled]))[:]
         picked, radius = farthest_first(vectors, len(pool.unlabelled), k)
         reasons = [
             f"distance {r:.3f} from everything chosen" if np.isfinite(r) else "nearest to the mean"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from llmal.select.warm import Scored
 
@@ -11,12 +12,15 @@ from llmal.select.warm import Scored
 class Margin(Scored):
     """Smallest gap between the two likeliest labels (breaking ties). Source: Scheffer et al. 2001.
 
-    With independent labels (`kind: multi`) the gap of a label is |2p - 1|, averaged over labels.
+    With independent labels (`kind: multi`) the gap of a label is |2p - 1|, averaged over labels; most labels
+    are surely absent from most texts and say little, so `two` takes the two likeliest there too.
     """
+
+    two: bool = Field(False, description="`kind: multi`: the gap between the two likeliest labels")
 
     def scores(self, probs: NDArray[np.float64], *, multi: bool = False) -> NDArray[np.float64]:
         """1 - gap."""
-        return 1.0 - margins(probs, multi=multi)
+        return 1.0 - margins(probs, multi=multi and not self.two)
 
     def reason(self, score: float) -> str:
         """The score in words."""

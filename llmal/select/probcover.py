@@ -43,8 +43,7 @@ class ProbCover(Selector):
         delta = self.delta or purest_radius(vectors, pool.n_classes, rng)
         graph = within(vectors, delta)
         covered = np.zeros(len(vectors), bool)
-        for i in range(len(rows), len(vectors)):
-            covered[graph.of(i)] = True
+        covered[graph.of_all(np.arange(len(rows), len(vectors)))] = True
         picked, gains = cover(graph, covered, len(rows), k)
         reasons = [f"covers {g} texts within {delta:g}" for g in gains]
         scores = [float(g) for g in gains]
@@ -73,20 +72,21 @@ def cover(
 
     Ends early when nothing is left to cover. `covered` is updated in place.
     """
-    degree = np.array([int((~covered[graph.of(i)]).sum()) for i in range(candidates)], np.int64)
+    n = len(covered)
+    degree = np.diff(graph.start) - np.bincount(graph.of_all(np.flatnonzero(covered)), minlength=n)
+    degree = degree[:candidates]
     picked: list[int] = []
     gains: list[int] = []
     while len(picked) < k:
         best = int(degree.argmax())
         if degree[best] <= 0:
             break
-        fresh = [int(i) for i in graph.of(best) if not covered[i]]
+        near = graph.of(best)
+        fresh = near[~covered[near]]
         picked.append(best)
         gains.append(len(fresh))
-        for i in fresh:  # closeness is mutual: whoever i lies near loses i
-            covered[i] = True
-            near = graph.of(i)
-            degree[near[near < candidates]] -= 1
+        covered[fresh] = True
+        degree -= np.bincount(graph.of_all(fresh), minlength=n)[:candidates]  # closeness is mutual
         degree[best] = -1
     return picked, gains
 

@@ -1,19 +1,27 @@
-"""What strategies may look up in a run's store: texts, what label names say, and everybody's votes."""
+"""What strategies may look up in a run's store: texts, what label names say, everybody's votes, a model."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from llmal.context import Context
+from llmal.errors import UserError
 from llmal.prototypes import anchors, zero_shot
 from llmal.records import LabelSchema
 from llmal.select.stage import Sources
 from llmal.store import schema as t
 from llmal.store.store import Store
+
+if TYPE_CHECKING:
+    from llmal.lm.asker import Asker
+    from llmal.lm.wire import Message
+    from llmal.store.ledger import Caps
 
 BLOCK = 65_536
 """Rows compared with the label names at once: 100 MB of vectors at 384 numbers each."""
@@ -28,6 +36,7 @@ class StoreSources(Sources):
         schema: the classes.
         vectors: (n, d) of all items.
         labelled: (l,) rows whose votes count.
+        caps: what the run may spend in all; None lets nobody ask a model.
     """
 
     def __init__(
@@ -37,9 +46,10 @@ class StoreSources(Sources):
         schema: LabelSchema,
         vectors: NDArray[np.float32],
         labelled: NDArray[np.int64],
+        caps: Caps | None = None,
     ) -> None:
         self._store, self._ctx, self._schema = store, ctx, schema
-        self._vectors, self._labelled = vectors, labelled
+        self._vectors, self._labelled, self._caps = vectors, labelled, caps
 
     def texts(self, rows: NDArray[np.int64]) -> list[str]:
         """The texts of rows."""
@@ -61,7 +71,8 @@ class StoreSources(Sources):
         """
         place = {int(row): i for i, row in enumerate(self._labelled)}
         a, p = t.annotation.c, t.answer.c
-        machines = sa.select(a.item, a.recipe, a.labels).where(a.status == "ok").order_by(a.recipe)
+        own = (a.status == "ok", a.kind != "votes")  # a panel's answer is made of votes and is none
+        machines = sa.select(a.item, a.recipe, a.labels).where(*own).order_by(a.recipe)
         people = sa.select(p.item, p.person, p.labels).order_by(p.n)
         said = [*((s, "machine " + by, labels) for s, by, labels in self._store.read(machines))]
         said += [*((s, "person " + by, labels) for s, by, labels in self._store.read(people))]
@@ -73,3 +84,22 @@ class StoreSources(Sources):
             if seq in place and len(labels) == 1 and labels[0] in columns:
                 out[place[seq], voters[by]] = columns[labels[0]]
         return out
+
+    def secret(self) -> bytes:
+        """The run's key for fences."""
+        return self._store.secret()
+
+    def ask(self, asker: Asker, questions: Sequence[Sequence[Message]]) -> list[str | None]:
+        """Answers through the run's ledger: never past a cap, and none is paid for twice.
+
+        Raises:
+            UserError: there is no budget to ask on.
+            BudgetSpent, ModelError, Interrupted: from the transport; what was answered before is kept.
+        """
+        from llmal.lm.asker import ask
+
+        if self._caps is None:
+            raise UserError(
+                "this strategy asks a language model, and no budget was handed over", where="select"
+            )
+        return ask(asker, questions, purpose="select", store=self._store, ctx=self._ctx, caps=self._caps)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,11 @@ from llmal.plugins import Plugin
 from llmal.records import Labels, LabelSchema, Tally
 from llmal.store import schema as t
 from llmal.store.store import Store
+
+if TYPE_CHECKING:
+    from llmal.lm.asker import Asker
+    from llmal.lm.wire import Message
+    from llmal.store.ledger import Caps
 
 
 class Sources(ABC):
@@ -34,6 +39,14 @@ class Sources(ABC):
     @abstractmethod
     def votes(self) -> NDArray[np.int64]:
         """(l, m) the class each of m annotators, machines and people, gave the labelled rows; -1 is none."""
+
+    @abstractmethod
+    def secret(self) -> bytes:
+        """The run's key for fences around texts: none can guess it, and it stays the same."""
+
+    @abstractmethod
+    def ask(self, asker: Asker, questions: Sequence[Sequence[Message]]) -> list[str | None]:
+        """A language model's answers on the run's account; None where there is none that is whole."""
 
 
 class Pool(NamedTuple):
@@ -120,6 +133,7 @@ def run(
     vectors: str,
     schema: LabelSchema,
     labels: Mapping[int, Labels],
+    caps: Caps | None = None,
 ) -> Tally:
     """Fill up one round's picks.
 
@@ -136,6 +150,7 @@ def run(
         vectors: recipe of the vectors.
         schema: the classes.
         labels: item -> the label it has so far, for strategies that look at classes.
+        caps: what the run may spend in all; without them no strategy can ask a model.
 
     Returns:
         Picks wanted and new; `ends` says why no round should follow, such as an empty pool.
@@ -162,7 +177,7 @@ def run(
         len(schema.labels),
         targets,
         schema.kind == "multi",
-        StoreSources(store, ctx, schema, every, labelled),
+        StoreSources(store, ctx, schema, every, labelled, caps),
     )
     chosen = selector.select(
         pool, min(missing, len(unlabelled)), ctx.rng("select", round_no * 1_000_003 + have)

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from llmal.select.geometry import Rows, Vectors
 from llmal.select.kmeans import cluster
+from llmal.select.neighbours import nearest
 from llmal.select.stage import Pool, Selection, Selector
 
 SMALL = 5
@@ -21,9 +23,10 @@ LARGEST = 5_000
 class TypiClust(Selector):
     """Typical rows of uncovered clusters (TPCRP), for small budgets. Source: Hacohen et al. 2022.
 
-    Distances are plain Euclidean, as the paper says; the authors' code takes squared ones, which
-    `squared: true` reproduces. Where fewer usable clusters exist than picks, clusters are served in turns,
-    each by the typicality its rows had at the start; the reference computes it anew after each pick.
+    Clusters are served in turns; a row's typicality counts the neighbours in its cluster that have no label
+    and are not picked, as the authors' code does, so each pick changes it for those around. Distances are
+    plain Euclidean, as the paper says; the authors' code takes squared ones, which `squared: true`
+    reproduces. A cluster of more than 5,000 such rows is served from a random 5,000, then from the others.
     """
 
     neighbours: int = Field(20, ge=1, description="neighbours within the cluster that define typicality")
@@ -35,17 +38,16 @@ class TypiClust(Selector):
         k = min(k, len(pool.unlabelled))
         if k == 0:
             return Selection(np.zeros(0, np.int64), np.zeros(0), [])
-        rows = np.concatenate([pool.labelled, pool.unlabelled])
-        vectors = np.asarray(pool.vectors[rows])
+        rows = np.sort(np.concatenate([pool.labelled, pool.unlabelled]))
+        vectors = Rows(pool.vectors, rows)
         _, label = cluster(vectors, min(len(pool.labelled) + k, self.max_clusters), rng)
-        labelled = np.zeros(len(rows), bool)
-        labelled[: len(pool.labelled)] = True
+        labelled = np.isin(rows, pool.labelled)
         picked, scores, reasons = self.from_clusters(vectors, label, labelled, k, rng)
         return Selection(rows[picked], scores, reasons)
 
     def from_clusters(
         self,
-        vectors: NDArray[np.float32],
+        vectors: Vectors,
         label: NDArray[np.int64],
         labelled: NDArray[np.bool_],
         k: int,
@@ -85,27 +87,44 @@ class TypiClust(Selector):
         return np.array(rows, np.int64), np.array(scores, np.float64), list(reasons)
 
     def _queue(
-        self, vectors: NDArray[np.float32], members: NDArray[np.int64], rng: np.random.Generator
+        self, vectors: Vectors, members: NDArray[np.int64], rng: np.random.Generator
     ) -> Iterator[tuple[int, float]]:
-        """Every row of one cluster, most typical first; nothing is computed before the first is asked for."""
+        """Every row of one cluster as it is picked; nothing is computed before the first is asked for."""
         while len(members):
             part = (
                 members if len(members) <= LARGEST else np.sort(rng.choice(members, LARGEST, replace=False))
             )
-            yield from self._by_typicality(vectors, part)
+            yield from self._by_typicality(vectors, part, rng)
             members = np.setdiff1d(members, part)
 
     def _by_typicality(
-        self, vectors: NDArray[np.float32], members: NDArray[np.int64]
-    ) -> list[tuple[int, float]]:
-        """Rows with their typicality, 1 / (mean distance to their neighbours + 1e-5), highest first."""
-        k = min(self.neighbours, len(members) // 2)
-        if k == 0:
-            return [(int(m), 1.0) for m in members]
-        x = vectors[members].astype(np.float64)
-        square = np.maximum(0.0, (x**2).sum(1)[:, None] + (x**2).sum(1) - 2 * x @ x.T)
-        np.fill_diagonal(square, np.inf)
-        near = np.partition(square, k - 1, axis=1)[:, :k]
-        typicality = 1.0 / ((near if self.squared else np.sqrt(near)).mean(axis=1) + 1e-5)
-        order = np.lexsort((members, -typicality))
-        return [(int(members[i]), float(typicality[i])) for i in order]
+        self, vectors: Vectors, members: NDArray[np.int64], rng: np.random.Generator
+    ) -> Iterator[tuple[int, float]]:
+        """Rows with their typicality, 1 / (mean distance to the nearest rows left + 1e-5), highest first."""
+        left = np.arange(len(members))
+        while k := min(self.neighbours, len(left) // 2):
+            near = np.zeros((len(members), k), np.int32)
+            typicality = np.full(len(members), -np.inf)
+            changed = left
+            while k == min(self.neighbours, len(left) // 2):
+                # Vectors are read anew: hundreds of clusters wait here for their next turn.
+                near[changed], typicality[changed] = self._measured(vectors[members], left, changed, k, rng)
+                best = int(typicality.argmax())
+                yield int(members[best]), float(typicality[best])
+                typicality[best] = -np.inf
+                left = left[left != best]
+                changed = left[(near[left] == best).any(axis=1)]
+        yield from ((int(members[i]), 1.0) for i in left)
+
+    def _measured(
+        self,
+        vectors: NDArray[np.float32],
+        left: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        k: int,
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """The k nearest rows left, (r, k), and the typicality, (r,), of some rows."""
+        found = nearest(vectors, k, rng, among=left, of=rows)
+        distance = found.distance.astype(np.float64)
+        return found.rows, 1 / ((distance**2 if self.squared else distance).mean(axis=1) + 1e-5)

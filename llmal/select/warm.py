@@ -14,6 +14,9 @@ from llmal.select.stage import Pool, Selection, Selector, top
 
 Draw = Literal["top", "power", "softmax", "softrank"]
 
+SIMILARITIES = 2**22
+"""Similarities to anchors computed at once: 16 MB of float32, and a few times that to sort them."""
+
 
 def _named_or(form: Any) -> BeforeValidator:
     """Accept a bare name as short for a mapping with `use`; `form` is what editors may be told."""
@@ -85,8 +88,8 @@ class SubPool(BaseModel):
         anchors = self._anchors(pool, rng)
         if not len(anchors):
             return pool.unlabelled
-        near = np.asarray(pool.vectors[anchors]) @ np.asarray(pool.vectors[pool.unlabelled]).T
-        scores = mean_of_retrieved(near, min(self.neighbours, len(pool.unlabelled)))
+        near = retrieved(pool, anchors, min(self.neighbours, len(pool.unlabelled)))
+        scores = mean_of_retrieved(*near, len(pool.unlabelled))
         found = np.flatnonzero(np.isfinite(scores))
         if self.use == "anchoral" and len(found) > self.most:
             found = found[np.lexsort((found, -scores[found]))[: self.most]]
@@ -105,22 +108,38 @@ class SubPool(BaseModel):
         return np.unique(np.concatenate(chosen)) if chosen else pool.labelled
 
 
-def mean_of_retrieved(near: NDArray[np.float32], neighbours: int) -> NDArray[np.float64]:
-    """For each column, the mean similarity to those rows (anchors) whose `neighbours` nearest it is among.
+def retrieved(
+    pool: Pool, anchors: NDArray[np.int64], neighbours: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """For each anchor the positions of its nearest unlabelled rows, and similarities: (a, neighbours) each.
+
+    The pool is read in blocks.
+    """
+    anchor = np.asarray(pool.vectors[anchors])
+    at = np.zeros((len(anchors), 0), np.int64)
+    near = np.zeros((len(anchors), 0), np.float32)
+    columns = max(1024, SIMILARITIES // len(anchors))
+    for start in range(0, len(pool.unlabelled), columns):
+        some = np.asarray(pool.vectors[pool.unlabelled[start : start + columns]])
+        new = anchor @ some.T
+        here = np.broadcast_to(np.arange(start, start + len(some)), new.shape)
+        near, at = np.concatenate([near, new], axis=1), np.concatenate([at, here], axis=1)
+        if near.shape[1] > neighbours:
+            best = np.argpartition(-near, neighbours - 1, axis=1)[:, :neighbours]
+            near, at = np.take_along_axis(near, best, axis=1), np.take_along_axis(at, best, axis=1)
+    return at, near
+
+
+def mean_of_retrieved(at: NDArray[np.int64], near: NDArray[np.float32], n: int) -> NDArray[np.float64]:
+    """For each of n rows the mean similarity to the anchors that retrieved it: (n,); -inf where none did.
 
     Args:
-        near: (a, u) similarities.
-        neighbours: columns each row retrieves.
-
-    Returns:
-        (u,) means; -inf for a column no row retrieved.
+        at: (a, m) what each anchor retrieved.
+        near: (a, m) similarities.
+        n: rows of the pool.
     """
-    total = np.zeros(near.shape[1])
-    count = np.zeros(near.shape[1])
-    for row in near:
-        got = np.argpartition(-row, neighbours - 1)[:neighbours]
-        total[got] += row[got]
-        count[got] += 1
+    count = np.bincount(at.ravel(), minlength=n)
+    total = np.bincount(at.ravel(), weights=near.ravel(), minlength=n)
     return np.where(count > 0, total / np.maximum(count, 1), -np.inf)
 
 
@@ -177,8 +196,8 @@ class Warm(Selector):
         """Pick exactly k unlabelled rows; 0 < k <= u, and the probabilities are there and finite."""
 
 
-class Scored(Warm):
-    """Base of strategies that give every row a score in [0, 1]; implement `scores`."""
+class Ranked(Warm):
+    """Base of strategies that give every row of a pool a score in [0, 1]; implement `scored`."""
 
     clip: float = Field(0.0, ge=0, lt=1, description="share of the most uncertain rows left out as outliers")
     batch: Annotated[Batch, _named_or(Draw | Batch)] = Field(
@@ -190,8 +209,7 @@ class Scored(Warm):
 
     def choose(self, pool: Pool, k: int, rng: np.random.Generator) -> Selection:
         """Score, leave outliers out, draw, skip twins; each is relaxed rather than picking fewer than k."""
-        assert pool.probs is not None
-        scores = self.scores(np.asarray(pool.probs[pool.unlabelled], np.float64), multi=pool.multi)
+        scores = self.scored(pool)
         order = self.batch.order(scores, pool.unlabelled, rng)
         kept = clipped(scores, self.clip)
         order = np.concatenate(
@@ -217,15 +235,28 @@ class Scored(Warm):
         return np.array(picked + twins, np.int64)
 
     @abstractmethod
+    def scored(self, pool: Pool) -> NDArray[np.float64]:
+        """(u,) in [0, 1] for the unlabelled rows; higher is asked first."""
+
+    @abstractmethod
+    def reason(self, score: float) -> str:
+        """A score in words a person understands."""
+
+
+class Scored(Ranked):
+    """Base of strategies that look at nothing but the student's probabilities; implement `scores`."""
+
+    def scored(self, pool: Pool) -> NDArray[np.float64]:
+        """(u,) in [0, 1], from the unlabelled rows' probabilities."""
+        assert pool.probs is not None
+        return self.scores(np.asarray(pool.probs[pool.unlabelled], np.float64), multi=pool.multi)
+
+    @abstractmethod
     def scores(self, probs: NDArray[np.float64], *, multi: bool = False) -> NDArray[np.float64]:
         """(u,) uncertainty in [0, 1] from (u, C) probabilities; higher is asked first.
 
         With `multi` each column is a yes/no answer of its own.
         """
-
-    @abstractmethod
-    def reason(self, score: float) -> str:
-        """A score in words a person understands."""
 
 
 def clipped(scores: NDArray[np.float64], share: float) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ from llmal.filter.confidence import Confidence
 from llmal.plugins import BUILTIN, find
 from llmal.route.threshold import Threshold
 from llmal.select.activelab import ActiveLab
+from llmal.select.auto import Auto
 from llmal.select.badge import Badge
 from llmal.select.base_delta import BaseDelta
 from llmal.select.besra import Besra
@@ -113,6 +114,7 @@ class Bench:
 EXAMPLES = {
     ("embed", "sentence"): (Bench.sentence, {}),
     ("embed", "hashing"): (lambda _: Hashing(dim=256), {"tolerance": 0.0}),
+    ("select", "auto"): (lambda _: Auto(), {}),
     ("select", "uniform"): (lambda _: Uniform(), {}),
     ("select", "kmeans"): (lambda _: KMeans(), {}),
     ("select", "typiclust"): (lambda _: TypiClust(), {}),

@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmal.errors import UserError
-from llmal.select.stage import Pool, Selection, Selector
+from llmal.select.stage import Pool, Selection, Selector, Sources
 from llmal.testing.contracts.plugin import PluginContract, refused
+
+if TYPE_CHECKING:
+    from llmal.lm.asker import Asker
+    from llmal.lm.wire import Message
 
 N = 60
 C = 3
+
+
+class MadeSources(Sources):
+    """Sources that say of a row what its vector makes them say, so that permuting the rows permutes them.
+
+    Args:
+        vectors: (n, d) float32.
+        labelled: (l,) rows with votes.
+        classes: C, at most d.
+    """
+
+    def __init__(self, vectors: NDArray[np.float32], labelled: NDArray[np.int64], classes: int) -> None:
+        self._vectors, self._labelled, self._classes = vectors, labelled, classes
+
+    def texts(self, rows: NDArray[np.int64]) -> list[str]:
+        """Texts of 1 to 30 words."""
+        return [f"{x[0]:.4f} " + "word " * int(30 * abs(x[1])) for x in self._vectors[rows]]
+
+    def prior(self) -> NDArray[np.float32]:
+        """(n, C) a softmax over the first directions."""
+        odds = np.exp(3 * self._vectors[:, : self._classes])
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float32)
+
+    def votes(self) -> NDArray[np.int64]:
+        """(l, 3) two annotators who mostly agree and one who seldom votes."""
+        x = self._vectors[self._labelled]
+        first = x[:, : self._classes].argmax(axis=1)
+        second = np.where(x[:, 0] > 0.4, (first + 1) % self._classes, first)
+        return np.stack([first, second, np.where(x[:, 1] > 0.3, first, -1)], axis=1)
+
+    def secret(self) -> bytes:
+        """No secret at all."""
+        return b"no secret"
+
+    def ask(self, asker: Asker, questions: Sequence[Sequence[Message]]) -> list[str | None]:
+        """The same answer to every question."""
+        return ["[1]" for _ in questions]
 
 
 class SelectorContract(PluginContract):
@@ -41,7 +83,9 @@ class SelectorContract(PluginContract):
         if self.plugin().needs_probs:
             odds = rng.gamma(1.0, size=(n, classes))
             probs = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
-        return _locked(Pool(vectors, np.sort(order[labelled:]), np.sort(order[:labelled]), probs, classes))
+        known = np.sort(order[:labelled])
+        sources = MadeSources(vectors, known, classes)
+        return _locked(Pool(vectors, np.sort(order[labelled:]), known, probs, classes, sources=sources))
 
     def picks(self, pool: Pool, k: int, *, seed: int = 0) -> NDArray[np.int64]:
         """Rows picked, after the checks that hold for every answer of a strategy."""
@@ -91,9 +135,9 @@ class SelectorContract(PluginContract):
         order = np.random.default_rng(5).permutation(N)  # new row i is old row order[i]
         place = np.argsort(order)
         probs = None if pool.probs is None else pool.probs[order]
-        moved = Pool(
-            pool.vectors[order], np.sort(place[pool.unlabelled]), np.sort(place[pool.labelled]), probs, C
-        )
+        vectors, known = pool.vectors[order], np.sort(place[pool.labelled])
+        sources = MadeSources(vectors, known, C)
+        moved = Pool(vectors, np.sort(place[pool.unlabelled]), known, probs, C, sources=sources)
         old, new = self.picks(pool, 9), order[self.picks(_locked(moved), 9)]
         assert old.tolist() == new.tolist(), f"picked {old}; after permuting the rows {new}"
 

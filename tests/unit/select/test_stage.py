@@ -97,6 +97,8 @@ def test_votes_are_those_of_machines_and_people_never_gold(store):
     store.add(
         t.annotation, annotation_rows("b", [Annotation(1, "ok", ("gone",)), Annotation(3, "ok", ("bug",))])
     )
+    of_panel = Annotation(1, "ok", ("bug",), (1.0, 0.0), 1.0, "votes")
+    store.add(t.annotation, annotation_rows("c", [of_panel]))
     answer(store, 2, "billing")
     answer(store, 2, "bug")
     ctx = Context(store.folder, home=store.folder, encode=names)

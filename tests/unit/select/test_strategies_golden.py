@@ -8,13 +8,15 @@ import pytest
 from llmal.select.badge import Badge, distances, gradients
 from llmal.select.entropy import Entropy
 from llmal.select.facility_location import FacilityLocation
-from llmal.select.geometry import squared_distances, within
+from llmal.select.geometry import Rows, squared_distances, squared_norms, within
 from llmal.select.kcenter import KCenter
+from llmal.select.kmeans import cluster, seeds
 from llmal.select.least_confidence import LeastConfidence
 from llmal.select.margin import Margin
 from llmal.select.probcover import ProbCover
 from llmal.select.stage import Pool
-from llmal.select.warm import Batch, SubPool, clipped, mean_of_retrieved
+from llmal.select.typiclust import TypiClust
+from llmal.select.warm import Batch, SubPool, clipped, mean_of_retrieved, retrieved
 
 NOTHING = np.zeros(0, np.int64)
 PROBS = np.array([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25], [0.34, 0.33, 0.33], [0.5, 0.5, 0.0]])
@@ -150,6 +152,74 @@ def test_neighbours_within_a_radius_equal_brute_force():
         assert graph.of(i).tolist() == np.flatnonzero(gap[i] < 0.5).tolist()
 
 
+def test_seeds_are_drawn_as_one_after_the_other_by_squared_distance():
+    vectors = rng(13).normal(size=(6, 3)).astype(np.float32)
+    gap = ((vectors[:, None] - vectors[None]) ** 2).sum(axis=2).astype(float)
+    law = np.zeros((6, 6, 6))
+    for i, j in itertools.permutations(range(6), 2):
+        both = np.minimum(gap[i], gap[j])
+        law[i, j] = gap[i, j] / gap[i].sum() / 6 * both / both.sum()
+    square, generator, seen = squared_norms(vectors), rng(14), np.zeros((6, 6, 6))
+    for _ in range(6000):
+        seen[tuple(seeds(vectors, square, 3, generator))] += 1 / 6000
+    assert np.abs(seen - law).max() < 4.5 * np.sqrt(law.max() / 6000)
+
+
+def test_a_cluster_for_each_distinct_row_and_no_more():
+    vectors = np.eye(5, dtype=np.float32)[rng(15).integers(3, size=50)]
+    centres, label = cluster(vectors, 10, rng())
+    assert centres.shape == (3, 5)
+    assert centres[label] == pytest.approx(vectors)
+    assert len(cluster(np.zeros((20, 4), np.float32), 7, rng())[0]) == 1
+
+
+def test_rows_are_a_view_where_they_follow_one_another():
+    vectors = waves()
+    some = Rows(vectors, np.arange(5, 30))
+    assert np.shares_memory(some[3:9], vectors)
+    assert (some[3:9] == vectors[8:14]).all()
+    assert (some[np.array([4, 0])] == vectors[[9, 5]]).all()
+    apart = Rows(vectors, np.array([3, 9, 1, 6]))
+    assert (apart[:] == vectors[[3, 9, 1, 6]]).all(), "first and last are not enough to tell"
+    assert apart.shape == (4, 4)
+
+
+def plain_typicality(vectors, label, labelled, k, neighbours):
+    """The reference's loop: one cluster after the other, typicality among what is left of it, all anew."""
+    size, known = np.bincount(label), np.bincount(label, weights=labelled)
+    order = [c for c in np.lexsort((np.arange(len(size)), -size, known)) if size[c] > 5]
+    gone, picked = labelled.copy(), []
+    for i in range(k):
+        members = np.flatnonzero((label == order[i % len(order)]) & ~gone)
+        n = min(neighbours, len(members) // 2)
+        gap = np.linalg.norm(vectors[members][:, None] - vectors[members][None], axis=2)
+        typical = 1 / (np.sort(gap, axis=1)[:, 1 : n + 1].mean(axis=1) + 1e-5)
+        picked.append(int(members[typical.argmax()]))
+        gone[picked[-1]] = True
+    return picked
+
+
+@pytest.mark.parametrize("neighbours", [3, 20])
+def test_typiclust_measures_typicality_anew_after_each_pick(neighbours):
+    vectors = rng(12).normal(size=(240, 6))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    label, labelled = np.arange(240) % 3, np.zeros(240, bool)
+    labelled[[4, 7, 30]] = True
+    rows, _, _ = TypiClust(neighbours=neighbours).from_clusters(vectors, label, labelled, 150, rng())
+    assert rows.tolist() == plain_typicality(vectors.astype(float), label, labelled, 150, neighbours)
+
+
+@pytest.mark.parametrize("n", [40, 1500, 2300])
+def test_neighbours_within_a_radius_are_the_same_over_several_blocks(n):
+    vectors = rng(n).normal(size=(n, 3))
+    gap = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
+    graph = within(vectors.astype(np.float32), 0.3)
+    seen = np.zeros((n, n), bool)
+    seen[np.repeat(np.arange(n), np.diff(graph.start)), graph.rows] = True
+    assert (seen == (gap < 0.3))[np.abs(gap - 0.3) > 1e-5].all()
+    assert all((np.diff(graph.of(i)) > 0).all() for i in range(n))
+
+
 # --- with a student
 
 
@@ -229,12 +299,25 @@ def test_twins_of_a_pick_are_skipped_until_nothing_else_is_left():
 
 
 def test_candidates_of_several_anchors_get_the_mean_similarity():
-    near = np.full((3, 12), -1.0, np.float32)
-    near[0, 7], near[1, 7], near[2, 9] = 0.9, 0.5, 0.8
-    scores = mean_of_retrieved(near, 1)
+    at, near = np.array([[7], [7], [9]]), np.array([[0.9], [0.5], [0.8]], np.float32)
+    scores = mean_of_retrieved(at, near, 12)
     assert scores[7] == pytest.approx(0.7)
     assert scores[9] == pytest.approx(0.8)
     assert np.isinf(scores[[i for i in range(12) if i not in (7, 9)]]).all()
+
+
+def test_anchors_retrieve_the_same_rows_block_by_block(monkeypatch):
+    from llmal.select import warm
+
+    vectors = rng(9).normal(size=(5000, 4)).astype(np.float32)
+    some = pool(vectors, labelled=[3, 8, 900])
+    at, near = retrieved(some, some.labelled, 7)
+    monkeypatch.setattr(warm, "SIMILARITIES", 1)
+    again, near_again = retrieved(some, some.labelled, 7)
+    order, order_again = np.argsort(-near, axis=1), np.argsort(-near_again, axis=1)
+    by_hand = np.argsort(-(vectors[some.labelled] @ vectors[some.unlabelled].T), axis=1)[:, :7]
+    assert (np.take_along_axis(at, order, axis=1) == by_hand).all()
+    assert (np.take_along_axis(again, order_again, axis=1) == by_hand).all()
 
 
 @pytest.mark.parametrize("use", ["anchoral", "seals"])

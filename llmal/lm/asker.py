@@ -1,0 +1,149 @@
+"""Options of whoever asks a language model, and asking many questions at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from llmal.context import Context
+from llmal.errors import ModelError, UserError
+from llmal.lm.prices import Price, PriceSpec, price_of
+from llmal.lm.probe import abilities
+from llmal.lm.transport import Endpoint, Retries, Transport
+from llmal.lm.wire import Failure, Message, Reply, Request
+from llmal.store.ledger import Caps, Facts, Ledger
+from llmal.store.store import Store
+
+HOW_ASKED = frozenset(
+    {"base_url", "api_key_env", "price", "in_flight", "requests_per_minute", "tokens_per_minute"}
+    | {"timeout_s", "retries", "tolerate"}
+)
+"""Options that change where, how fast and for how much is asked, and never the answer."""
+
+
+class Asker(BaseModel):
+    """The options of a plug-in that asks a model behind an OpenAI-compatible endpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    group: ClassVar[str] = ""  # the plug-in's own: the key in the file that errors point at
+
+    model: str = Field(description="the model's name at the endpoint")
+    base_url: str = Field("https://api.openai.com/v1", description="OpenAI-compatible address, ending in /v1")
+    api_key_env: str | None = Field(None, description="name of the environment variable that holds the key")
+    price: PriceSpec | Literal["local"] | None = Field(
+        None,
+        description="USD for a million tokens {input, output}, or `local`; the shipped table when absent",
+    )
+    max_tokens: int = Field(
+        64, ge=8, description="most tokens of an answer; raise it for models that think aloud"
+    )
+    in_flight: int = Field(16, ge=1, le=512, description="most calls open at once")
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0)
+    timeout_s: float = Field(60.0, gt=0, description="seconds for one call in all")
+    retries: Retries = Retries()
+    tolerate: float = Field(0.02, ge=0, le=1, description="share of calls that may fail before the run stops")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name(cls, value: str | None) -> str | None:
+        if value is not None and not value.replace("_", "A").isalnum():
+            raise ValueError(
+                "expected the name of an environment variable, such as OPENAI_API_KEY, not the key itself"
+            )
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _a_url(cls, value: str) -> str:
+        try:
+            Endpoint(base_url=value).check()
+        except UserError as error:
+            raise ValueError(error.message) from error
+        return value
+
+    def endpoint(self) -> Endpoint:
+        """The endpoint with its key, read from the environment now and kept nowhere.
+
+        Raises:
+            ModelError: the variable is not set.
+        """
+        key = None
+        if self.api_key_env:
+            key = os.environ.get(self.api_key_env)
+            if not key:
+                raise ModelError(
+                    f"the environment variable {self.api_key_env} is not set",
+                    where=f"{self.group}.api_key_env",
+                    hint=f"export {self.api_key_env}=... and run again",
+                )
+        shared = HOW_ASKED - {"api_key_env", "price"}
+        return Endpoint(
+            key=key, key_name=self.api_key_env or "", **{name: getattr(self, name) for name in shared}
+        )
+
+    def priced(self) -> Price:
+        """What a token costs.
+
+        Raises:
+            ModelError: neither the file nor the shipped table says.
+        """
+        return price_of(self.model, self.price, key=f"{self.group}.price")
+
+
+def ask(
+    asker: Asker,
+    questions: Sequence[Sequence[Message]],
+    *,
+    purpose: str,
+    store: Store,
+    ctx: Context,
+    caps: Caps,
+) -> list[str | None]:
+    """The text of each answer; None where the call failed, or the answer was refused or cut off.
+
+    A question asked before, in this run or in this call, is answered from the ledger at no cost.
+
+    Args:
+        asker: whom to ask, and how.
+        questions: the messages of each.
+        purpose: what the calls are booked under.
+        store: of the run.
+        ctx: its seed and progress.
+        caps: what the run may spend in all.
+
+    Raises:
+        BudgetSpent, ModelError, Interrupted: from the transport; what was answered before is kept.
+    """
+    return asyncio.run(_ask(asker, questions, purpose, store, ctx, caps)) if questions else []
+
+
+async def _ask(
+    asker: Asker, questions: Sequence[Sequence[Message]], purpose: str, store: Store, ctx: Context, caps: Caps
+) -> list[str | None]:
+    said: dict[str, str | None] = {}
+
+    def record(request: Request, end: Reply | Failure) -> Facts:
+        whole = isinstance(end, Reply) and not end.refusal and end.finish_reason == "stop"
+        said[request.hash()] = end.content if whole and isinstance(end, Reply) else None
+        return []
+
+    price = asker.priced()
+    ledger = Ledger(store, caps)
+    try:
+        async with Transport(asker.endpoint(), ledger, price, seed=ctx.seed) as transport:
+            able = await abilities(transport, store, asker.model)
+            options = able.options(asker.max_tokens, logprobs=False)
+            requests = [Request(purpose, asker.model, question, options) for question in questions]
+            hashes = [request.hash() for request in requests]
+            once = dict(zip(hashes, requests, strict=True))
+            with ctx.progress.task(purpose, len(once)) as advance:
+                await transport.ask_all(once.values(), record, done=advance, say=ctx.progress.say)
+    finally:
+        ledger.close()
+    return [said[name] for name in hashes]
