@@ -20,7 +20,7 @@ Status = Literal["ok", "abstained", "unparsed", "off_list", "refused", "filtered
 
 Kind = Literal["single", "multi"]
 
-ConfidenceKind = Literal["logprobs", "stated", "similarity", "recorded", "votes", "own", "none"]
+ConfidenceKind = Literal["logprobs", "stated", "similarity", "recorded", "votes", "samples", "own", "none"]
 """Where a raw confidence comes from (`own`: a plug-in's own scale); kinds are never mixed in one column."""
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from llmal.annotate.repeats import HEAT, agreed, restored, rotated
 from llmal.annotate.stage import Annotator, Desk, Estimate
 from llmal.context import Context
 from llmal.lm.asker import HOW_ASKED, Asker
@@ -39,21 +40,30 @@ class Llm(Annotator, Asker):
     """Asks a language model once an item, and reads a distribution off the answer's token where it can.
 
     Confidence is the probability of the chosen option among all options, from the log-probabilities at the
-    code's token: spellings, blanks and case merged, the mass outside the options noted.
-    Source: option codes scored by their first token, as in Hendrycks et al. 2021 (MMLU).
+    code's token: spellings, blanks and case merged, the mass outside the options noted. With `asks` an item
+    is asked several times, the options in another order each time: the mean of those probabilities, or where
+    the endpoint gives none the share of answers, at temperature 0.7.
+    Source: option codes scored by their first token, as in Hendrycks et al. 2021 (MMLU); votes of repeated
+    answers, Wang et al. 2023 (self-consistency).
     """
 
     prompt: str | None = Field(
         None, description="prompt file beside the pipeline file; llmal's own when absent"
     )
     logprobs: bool = Field(True, description="ask for token log-probabilities where the endpoint has them")
+    asks: int = Field(
+        1, ge=1, le=100, description="questions an item, the options in another order each time; each is paid"
+    )
 
     version: ClassVar[int] = 1  # of the parser: raise it and kept answers are read again, at no cost
-    not_in_recipe: ClassVar[frozenset[str]] = HOW_ASKED | {"prompt"}
+    not_in_recipe: ClassVar[frozenset[str]] = HOW_ASKED | {"prompt", "asks"}
 
     def recipe_for(self, schema: LabelSchema, ctx: Context, vectors_recipe: str) -> str:
         """Hash of parser, model, prompt and classes; where the endpoint is and how fast is left out."""
-        return recipe("annotation", self.recipe(), schema.recipe(), self._prompt(ctx).recipe())
+        often = (
+            [self.asks] if self.asks > 1 else []
+        )  # asked once, it is the recipe it was before there was `asks`
+        return recipe("annotation", self.recipe(), schema.recipe(), self._prompt(ctx).recipe(), *often)
 
     def annotate(self, items: list[Item], schema: LabelSchema, desk: Desk) -> Iterable[Annotation]:
         """Ask about each item; every answer is committed with its cost before the next line runs."""
@@ -66,10 +76,11 @@ class Llm(Annotator, Asker):
         empty = Item(0, "", "")
         frame_bytes = sum(len(m["content"].encode()) for m in frame.messages(empty, b"x"))
         tokens_in = int((frame_bytes * len(items) + sum(len(i.text.encode()) for i in items)) / BYTES_A_TOKEN)
-        tokens_out = ANSWER_TOKENS * len(items)
+        calls, tokens_in = len(items) * self.asks, tokens_in * self.asks
+        tokens_out = ANSWER_TOKENS * calls
         usd = None if price.local else price.of(tokens_in, tokens_out) / PICO
         return Estimate(
-            len(items), tokens_in, tokens_out, usd, "tokens estimated from bytes, about 20 % either way"
+            calls, tokens_in, tokens_out, usd, "tokens estimated from bytes, about 20 % either way"
         )
 
     def _prompt(self, ctx: Context) -> PromptFile:
@@ -77,35 +88,55 @@ class Llm(Annotator, Asker):
 
     async def _annotate(self, items: list[Item], schema: LabelSchema, desk: Desk) -> list[Annotation]:
         price = self.priced()
-        sign = signature(self._prompt(desk.ctx), schema, strict=False)
+        prompt = self._prompt(desk.ctx)
+        orders = [rotated(schema, by) for by in range(min(self.asks, len(schema.labels)))]
+        frames = [render(prompt, order) for order in orders]
+        signs = [signature(prompt, order, strict=False) for order in orders]
+        order_of = {frame.recipe: by for by, frame in enumerate(frames)}
+        parts: dict[int, list[Annotation]] = {item.seq: [] for item in items}
         made: list[Annotation] = []
 
         def record(request: Request, end: Reply | Failure) -> Facts:
-            made.append(annotation_of(request.item if request.item is not None else -1, end, sign, schema))
+            by = order_of[request.prompt]
+            item = request.item if request.item is not None else -1
+            parts[item].append(restored(annotation_of(item, end, signs[by], orders[by]), by))
+            if len(parts[item]) < self.asks:  # the answer itself is in the ledger
+                return []
+            said = parts.pop(item)
+            made.append(said[0] if self.asks == 1 else agreed(said, schema))
             return desk.facts(made[-1])
 
+        def done() -> None:
+            while len(made) > told[0]:
+                told[0] += 1
+                desk.advance()
+
+        told = [0]
         ledger = Ledger(desk.store, desk.caps)
         try:
             async with Transport(self.endpoint(), ledger, price, seed=desk.ctx.seed) as transport:
                 able = await abilities(transport, desk.store, self.model)
-                requests = self._requests(items, schema, desk, able)
-                await transport.ask_all(requests, record, done=desk.advance, say=desk.ctx.progress.say)
+                requests = self._requests(items, schema, desk, able, frames)
+                await transport.ask_all(requests, record, done=done, say=desk.ctx.progress.say)
         finally:
             ledger.close()
         return made
 
     def _requests(
-        self, items: list[Item], schema: LabelSchema, desk: Desk, able: Abilities
+        self, items: list[Item], schema: LabelSchema, desk: Desk, able: Abilities, frames: list[Frame]
     ) -> Iterator[Request]:
-        frame: Frame = render(self._prompt(desk.ctx), schema)
-        options: dict[str, Any] = able.options(
-            self.max_tokens, logprobs=self.logprobs and schema.kind == "single"
-        )
+        """All questions about an item together, so that a budget that ends leaves few items half asked."""
+        tokens = self.logprobs and schema.kind == "single" and able.top_logprobs > 0
+        heat = HEAT if self.asks > 1 and not tokens else 0.0
+        options: dict[str, Any] = able.options(self.max_tokens, logprobs=tokens, temperature=heat)
         secret = desk.store.secret()
         for item in items:
-            yield Request(
-                "annotate", self.model, frame.messages(item, secret), options, item.seq, frame.recipe
-            )
+            for ask in range(self.asks):
+                frame, again = frames[ask % len(frames)], ask // len(frames)
+                more = options | ({"seed": again} if again else {})  # or it would be the same question
+                yield Request(
+                    "annotate", self.model, frame.messages(item, secret), more, item.seq, frame.recipe
+                )
 
 
 def annotation_of(item: int, end: Reply | Failure, sign: Any, schema: LabelSchema) -> Annotation:

@@ -37,11 +37,11 @@ class Abilities(NamedTuple):
     max_model_len: int | None = None
     model: str = ""
 
-    def options(self, max_tokens: int, *, logprobs: bool) -> dict[str, Any]:
-        """Fields of a request body this endpoint accepts; temperature 0 where it may be set."""
+    def options(self, max_tokens: int, *, logprobs: bool, temperature: float = 0.0) -> dict[str, Any]:
+        """Fields of a request body this endpoint accepts; the temperature only where it may be set."""
         fields: dict[str, Any] = {self.limit_name: max_tokens}
         if self.temperature:
-            fields["temperature"] = 0.0
+            fields["temperature"] = temperature
         if logprobs and self.top_logprobs:
             fields |= {"logprobs": True, "top_logprobs": self.top_logprobs}
         return fields

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -414,3 +415,62 @@ def test_an_endpoint_without_log_probabilities_serves_all_the_same(tmp_path):
         go(server, tmp_path)
         assert server.n_requests == 3 + 12  # twenty candidates, five, none
     assert annotated(tmp_path) == {"ok": 12}
+
+
+# --- asked several times ------------------------------------------------------------------------------------
+
+
+def stored(home: Path) -> list[Any]:
+    store = open_store(home / "run", write=False)
+    found = list(store.read(t.annotation.select()))
+    store.close()
+    return found
+
+
+def test_asked_three_times_every_order_of_the_options_is_seen_and_nothing_is_asked_again(tmp_path):
+    write_corpus(tmp_path, 12)
+    with FakeLM(brain(0.9), identify=identify) as server:
+        go(server, tmp_path, annotate={"asks": 3})
+        assert server.n_requests == 1 + 3 * 12
+        orders = {r.body["messages"][0]["content"] for r in server.requests[1:]}
+        assert len(orders) == 3
+        assert {r.body["temperature"] for r in server.requests[1:]} == {0.0}
+        go(server, tmp_path, annotate={"asks": 3})
+        assert server.n_requests == 1 + 3 * 12
+    assert {(a.status, a.kind, round(a.confidence, 6)) for a in stored(tmp_path)} == {("ok", "logprobs", 0.9)}
+
+
+def test_without_log_probabilities_the_share_of_answers_is_the_confidence(tmp_path):
+    write_corpus(tmp_path, 12)
+    honest = brain(None)
+
+    def likes_the_first(ask):
+        """Right, unless the right option stands last: then it names the first."""
+        answer = honest(ask)
+        return dataclasses.replace(answer, content=answer.content.replace("\nC\n", "\nA\n"))
+
+    with FakeLM(likes_the_first, identify=identify, supports_logprobs=False) as server:
+        go(server, tmp_path, annotate={"asks": 3})
+        assert {r.body["temperature"] for r in server.requests[3:]} == {0.7}
+    for found in stored(tmp_path):
+        assert (found.status, found.kind, found.confidence) == ("ok", "samples", 3 / 6)
+    assert len(stored(tmp_path)) == 12
+
+
+def test_more_questions_than_orders_are_told_apart_by_a_seed(tmp_path):
+    write_corpus(tmp_path, 2)
+    with FakeLM(brain(0.9), identify=identify) as server:
+        go(server, tmp_path, annotate={"asks": 7})
+        assert server.n_requests == 1 + 7 * 2
+        assert [r.body.get("seed") for r in server.requests[1:]].count(None) == 3 * 2
+
+
+def test_a_budget_that_ends_amid_the_questions_pays_for_none_of_them_twice(tmp_path):
+    write_corpus(tmp_path, 12)
+    with FakeLM(brain(0.9), identify=identify) as server:
+        go(server, tmp_path, annotate={"asks": 3}, budget={"calls": 20})
+        assert server.n_requests == 20
+        assert 0 < len(stored(tmp_path)) < 12
+        go(server, tmp_path, annotate={"asks": 3})
+        assert server.n_requests == 1 + 3 * 12
+    assert len(stored(tmp_path)) == 12
