@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from pydantic import Field
 
+from llmal.annotate.reading import annotation_of
 from llmal.annotate.repeats import HEAT, agreed, restored, rotated
 from llmal.annotate.stage import Annotator, Desk, Estimate
 from llmal.context import Context
+from llmal.errors import ModelError
 from llmal.lm.asker import HOW_ASKED, Asker
 from llmal.lm.probe import Abilities, abilities
 from llmal.lm.transport import Transport
-from llmal.lm.wire import Failure, Reply, Request, Token
-from llmal.prompts.codes import code_of, codes_for
+from llmal.lm.wire import Failure, Reply, Request
 from llmal.prompts.file import PromptFile, load_prompt
-from llmal.prompts.frame import Frame, render
-from llmal.prompts.program import read_answer, signature
-from llmal.records import Annotation, Item, LabelSchema, Status, recipe
+from llmal.prompts.frame import render
+from llmal.prompts.program import signature
+from llmal.records import Annotation, Item, LabelSchema, recipe
 from llmal.store.ledger import PICO, Facts, Ledger
 
 BYTES_A_TOKEN = 4.0
@@ -28,12 +29,6 @@ BYTES_A_TOKEN = 4.0
 
 ANSWER_TOKENS = 14
 """Tokens of a well-formed answer: two field markers and a code, for estimates only."""
-
-FIELD = "[[ ## answer ## ]]"
-"""What stands before the answer, as DSPy's chat adapter asks for it."""
-
-ROUNDING = 1e-3
-"""How far above 0 a server's rounding may lift a log-probability."""
 
 
 class Llm(Annotator, Asker):
@@ -55,8 +50,12 @@ class Llm(Annotator, Asker):
         1, ge=1, le=100, description="questions an item, the options in another order each time; each is paid"
     )
 
+    pin_model: bool = Field(
+        False, description="stop when an answer carries another model's name than the endpoint's first one"
+    )
+
     version: ClassVar[int] = 1  # of the parser: raise it and kept answers are read again, at no cost
-    not_in_recipe: ClassVar[frozenset[str]] = HOW_ASKED | {"prompt", "asks"}
+    not_in_recipe: ClassVar[frozenset[str]] = HOW_ASKED | {"prompt", "asks", "pin_model"}
 
     def recipe_for(self, schema: LabelSchema, ctx: Context, vectors_recipe: str) -> str:
         """Hash of parser, model, prompt and classes; where the endpoint is and how fast is left out."""
@@ -88,143 +87,81 @@ class Llm(Annotator, Asker):
 
     async def _annotate(self, items: list[Item], schema: LabelSchema, desk: Desk) -> list[Annotation]:
         price = self.priced()
-        prompt = self._prompt(desk.ctx)
-        orders = [rotated(schema, by) for by in range(min(self.asks, len(schema.labels)))]
-        frames = [render(prompt, order) for order in orders]
-        signs = [signature(prompt, order, strict=False) for order in orders]
-        order_of = {frame.recipe: by for by, frame in enumerate(frames)}
-        parts: dict[int, list[Annotation]] = {item.seq: [] for item in items}
-        made: list[Annotation] = []
-
-        def record(request: Request, end: Reply | Failure) -> Facts:
-            by = order_of[request.prompt]
-            item = request.item if request.item is not None else -1
-            parts[item].append(restored(annotation_of(item, end, signs[by], orders[by]), by))
-            if len(parts[item]) < self.asks:  # the answer itself is in the ledger
-                return []
-            said = parts.pop(item)
-            made.append(said[0] if self.asks == 1 else agreed(said, schema))
-            return desk.facts(made[-1])
-
-        def done() -> None:
-            while len(made) > told[0]:
-                told[0] += 1
-                desk.advance()
-
-        told = [0]
+        sheet = _Sheet(self, items, schema, desk)
         ledger = Ledger(desk.store, desk.caps)
         try:
             async with Transport(self.endpoint(), ledger, price, seed=desk.ctx.seed) as transport:
                 able = await abilities(transport, desk.store, self.model)
-                requests = self._requests(items, schema, desk, able, frames)
-                await transport.ask_all(requests, record, done=done, say=desk.ctx.progress.say)
+                await transport.ask_all(
+                    sheet.requests(able), sheet.record, done=sheet.count, say=desk.ctx.progress.say
+                )
         finally:
             ledger.close()
-        return made
+            sheet.say_of_other_models()
+        return sheet.made
 
-    def _requests(
-        self, items: list[Item], schema: LabelSchema, desk: Desk, able: Abilities, frames: list[Frame]
-    ) -> Iterator[Request]:
+
+class _Sheet:
+    """The questions about some items, and the answers as they come in."""
+
+    def __init__(self, llm: Llm, items: list[Item], schema: LabelSchema, desk: Desk) -> None:
+        prompt = load_prompt(desk.ctx.path(llm.prompt) if llm.prompt else None)
+        self.llm, self.items, self.schema, self.desk = llm, items, schema, desk
+        self.orders = [rotated(schema, by) for by in range(min(llm.asks, len(schema.labels)))]
+        self.frames = [render(prompt, order) for order in self.orders]
+        self.signs = [signature(prompt, order, strict=False) for order in self.orders]
+        self.order_of = {frame.recipe: by for by, frame in enumerate(self.frames)}
+        self.parts: dict[int, list[Annotation]] = {item.seq: [] for item in items}
+        self.made: list[Annotation] = []
+        self.counted = 0
+        self.first_model = ""
+        self.other_models: Counter[str] = Counter()
+
+    def requests(self, able: Abilities) -> Iterator[Request]:
         """All questions about an item together, so that a budget that ends leaves few items half asked."""
-        tokens = self.logprobs and schema.kind == "single" and able.top_logprobs > 0
-        heat = HEAT if self.asks > 1 and not tokens else 0.0
-        options: dict[str, Any] = able.options(self.max_tokens, logprobs=tokens, temperature=heat)
-        secret = desk.store.secret()
-        for item in items:
-            for ask in range(self.asks):
-                frame, again = frames[ask % len(frames)], ask // len(frames)
+        llm, self.first_model = self.llm, able.model
+        tokens = llm.logprobs and self.schema.kind == "single" and able.top_logprobs > 0
+        heat = HEAT if llm.asks > 1 and not tokens else 0.0
+        options: dict[str, Any] = able.options(llm.max_tokens, logprobs=tokens, temperature=heat)
+        secret = self.desk.store.secret()
+        for item in self.items:
+            for ask in range(llm.asks):
+                frame, again = self.frames[ask % len(self.frames)], ask // len(self.frames)
                 more = options | ({"seed": again} if again else {})  # or it would be the same question
-                yield Request(
-                    "annotate", self.model, frame.messages(item, secret), more, item.seq, frame.recipe
-                )
+                messages = frame.messages(item, secret)
+                yield Request("annotate", llm.model, messages, more, item.seq, frame.recipe)
 
+    def record(self, request: Request, end: Reply | Failure) -> Facts:
+        """The annotation of an item as facts, once its last answer is in; the answers are in the ledger."""
+        self._same_model(end)
+        by = self.order_of[request.prompt]
+        item = request.item if request.item is not None else -1
+        self.parts[item].append(restored(annotation_of(item, end, self.signs[by], self.orders[by]), by))
+        if len(self.parts[item]) < self.llm.asks:
+            return []
+        said = self.parts.pop(item)
+        self.made.append(said[0] if self.llm.asks == 1 else agreed(said, self.schema))
+        return self.desk.facts(self.made[-1])
 
-def annotation_of(item: int, end: Reply | Failure, sign: Any, schema: LabelSchema) -> Annotation:
-    """Read one model answer.
+    def count(self) -> None:
+        """Count the items answered since, however many questions each took."""
+        for _ in self.made[self.counted :]:
+            self.desk.advance()
+        self.counted = len(self.made)
 
-    Args:
-        item: the item's `seq`.
-        end: what came back.
-        sign: DSPy signature with a plain-text answer field.
-        schema: the classes.
-    """
-    if isinstance(end, Failure):
-        return Annotation(item, "failed", detail=f"{end.reason}: {end.detail}".rstrip(": "))
-    stopped: dict[str, Status] = {"length": "length", "content_filter": "filtered"}
-    if end.refusal:
-        return Annotation(item, "refused", detail=end.refusal[:200], request=end.request)
-    if end.finish_reason in stopped:
-        return Annotation(item, stopped[end.finish_reason], detail=end.content[:200], request=end.request)
-    status, labels, code = read_answer(end.content, sign, schema)
-    if status != "ok" or code is None:
-        detail = "" if status in ("ok", "abstained") else end.content[:200]
-        return Annotation(item, status, labels, detail=detail, request=end.request)
-    probs, outside = distribution(end.tokens, end.content, code, schema)
-    if probs is None:
-        return Annotation(item, status, labels, request=end.request)
-    confidence = probs[schema.columns()[labels[0]]]
-    return Annotation(
-        item,
-        status,
-        labels,
-        tuple(probs),
-        confidence,
-        "logprobs",
-        f"mass outside the options {outside:.4f}",
-        end.request,
-    )
+    def _same_model(self, end: Reply | Failure) -> None:
+        if not isinstance(end, Reply) or not end.model or end.model == self.first_model:
+            return
+        self.other_models[end.model] += 1
+        if self.llm.pin_model:
+            raise ModelError(
+                f"the model {end.model[:80]!r} answered, at first it was {self.first_model!r}",
+                where="annotate.pin_model",
+                hint="Start a new run for the new model, or set pin_model to false; answers are kept",
+            )
 
-
-def distribution(
-    tokens: tuple[Token, ...] | None, content: str, code: str, schema: LabelSchema
-) -> tuple[list[float] | None, float]:
-    """Probabilities over the classes from the token that carries the answer's code, and the mass outside.
-
-    The mass of declining stays out of the classes, so the list sums to less than 1 where the model leaned to
-    it.
-
-    Args:
-        tokens: the answer's tokens with candidates, or None.
-        content: the answer's text.
-        code: the code as it stands in the text.
-        schema: the classes.
-
-    Returns:
-        (C,) probabilities and the mass on no option; None where the code is not one token of its own.
-    """
-    codes = codes_for(schema)
-    token = _token_at(tokens or (), content, code)
-    if token is None or code_of(token.text, codes) != code_of(code, codes):
-        return None, 0.0
-    if not all(logprob <= ROUNDING for logprob in token.top.values()):  # not what was promised, or NaN
-        return None, 0.0
-    mass = dict.fromkeys(codes.all(), 0.0)
-    outside = 0.0
-    for text, logprob in token.top.items():
-        option = code_of(text, codes)
-        if option is None:
-            outside += math.exp(logprob)
-        else:
-            mass[option] += math.exp(logprob)
-    total = sum(mass.values())
-    if not math.isfinite(total) or total <= 0:
-        return None, 0.0
-    return [mass[c] / total for c in codes.labels], outside
-
-
-def _token_at(tokens: tuple[Token, ...], content: str, code: str) -> Token | None:
-    """The token that covers the code in the answer's field; None where tokens and text do not tally.
-
-    A server may count tokens that are not in the text, before it (thoughts) or after it (a stop token).
-    """
-    start = "".join(token.text for token in tokens).rfind(content)
-    field = content.find(FIELD)
-    place = content.find(code, field + len(FIELD) if field >= 0 else 0)
-    if start < 0 or place < 0 or not code:
-        return None
-    end = -start
-    for token in tokens:
-        end += len(token.text)
-        if place < end:
-            return token
-    return None
+    def say_of_other_models(self) -> None:
+        """Tell how many answers came from models of another name than the endpoint's first answer."""
+        for name, n in self.other_models.items():
+            words = f"annotate: {n} answers came from the model {name[:80]!r}, the endpoint's first from "
+            self.desk.ctx.progress.say(words + repr(self.first_model))

@@ -84,7 +84,10 @@ class Asker(BaseModel):
                 )
         shared = HOW_ASKED - {"api_key_env", "price"}
         return Endpoint(
-            key=key, key_name=self.api_key_env or "", **{name: getattr(self, name) for name in shared}
+            key=key,
+            key_name=self.api_key_env or "",
+            place=self.group,
+            **{name: getattr(self, name) for name in shared},
         )
 
     def priced(self) -> Price:

@@ -74,6 +74,7 @@ class Endpoint(BaseModel):
     timeout_s: float = 60.0
     retries: Retries = Retries()
     tolerate: float = 0.02
+    place: str = Field("annotate", description="key of the file that errors point at")
 
     def check(self) -> None:
         """Refuse to send a key in clear over a network.
@@ -83,14 +84,18 @@ class Endpoint(BaseModel):
         """
         parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError("expected a URL such as https://host/v1", where="annotate.base_url")
+            raise UserError("expected a URL such as https://host/v1", where=f"{self.place}.base_url")
         if parts.username or parts.password:
             raise UserError(
-                "a URL must not carry a password", where="annotate.base_url", hint="Use annotate.api_key_env"
+                "a URL must not carry a password",
+                where=f"{self.place}.base_url",
+                hint=f"Use {self.place}.api_key_env",
             )
         if self.key and parts.scheme == "http" and not is_loopback(parts.hostname):
             raise UserError(
-                "a key would cross the network in clear text", where="annotate.base_url", hint="Use https"
+                "a key would cross the network in clear text",
+                where=f"{self.place}.base_url",
+                hint="Use https",
             )
 
 
@@ -318,7 +323,7 @@ class Transport:
             raise ModelError(
                 (
                     f"{self.failed} of {self.ended} calls failed, "
-                    f"more than annotate.tolerate = {self.endpoint.tolerate:g}"
+                    f"more than {self.endpoint.place}.tolerate = {self.endpoint.tolerate:g}"
                 ),
                 where=self.endpoint.base_url,
                 hint="`llmal status` counts the reasons; answered items are kept",
@@ -407,7 +412,7 @@ def _settled_failure(held: Reservation, end: Failure, seconds: float) -> Settled
 
 
 def _fatal_words(end: Failure, endpoint: Endpoint) -> tuple[str]:
-    key = endpoint.key_name or "(none; set annotate.api_key_env)"
+    key = endpoint.key_name or f"(none; set {endpoint.place}.api_key_env)"
     words = {
         "key_rejected": f"the key in {key} was rejected",
         "no_credit": "no credit left at the provider",

@@ -58,7 +58,7 @@ def cluster(
 
     Lloyd's rounds by matrix products from k-means++ seeds, on a sample where rows are many. Vectors may be
     memory-mapped; they are read in blocks. On 10,000 film reviews the inertia was 0.4 % above that of
-    scikit-learn at 100 centres and 2.6 % above at 1,000, where scikit-learn's choice among several seeds tells.
+    scikit-learn at 100 centres and 2.6 % above at 1,000: scikit-learn tries several candidates for each seed.
     """
     n = len(vectors)
     most = min(FIT_ROWS, max(MIN_FIT_ROWS, ROWS_A_CENTRE * k))

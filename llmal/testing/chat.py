@@ -65,6 +65,7 @@ class Answer:
         prompt_tokens: count; None: 4 per message plus one for every 4 characters of it, rounded up.
         completion_tokens: count; None: the number of tokens in `logprobs`, without those one for every 4
             characters of content and refusal, rounded up.
+        model: name the reply carries; None: the one asked for.
     """
 
     content: str | None
@@ -73,6 +74,7 @@ class Answer:
     refusal: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    model: str | None = None
 
 
 Brain = Callable[[Ask], Answer | str]
@@ -181,7 +183,7 @@ def completion(ask: Ask, answers: Sequence[Answer], usage: Usage) -> dict[str, A
         "id": f"chatcmpl-fake-{ask.number}",
         "object": "chat.completion",
         "created": int(time.time()),
-        "model": ask.model,
+        "model": answers[0].model or ask.model,
         "choices": [_choice(ask, answer, index) for index, answer in enumerate(answers)],
         "usage": {
             "prompt_tokens": usage.prompt,

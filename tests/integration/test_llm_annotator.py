@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from llmal.annotate.llm import Llm, annotation_of
+from llmal.annotate.llm import Llm
+from llmal.annotate.reading import annotation_of
+from llmal.context import PlainLines
 from llmal.errors import ModelError, StoreError
 from llmal.lm.wire import read_reply
 from llmal.prompts.file import load_prompt
@@ -474,3 +476,35 @@ def test_a_budget_that_ends_amid_the_questions_pays_for_none_of_them_twice(tmp_p
         go(server, tmp_path, annotate={"asks": 3})
         assert server.n_requests == 1 + 3 * 12
     assert len(stored(tmp_path)) == 12
+
+
+# --- another model than at first ----------------------------------------------------------------------------
+
+
+def changing(ask):
+    """Another model takes over for a third of the texts."""
+    answer = brain(0.9)(ask)
+    text = ask.messages[-1]["content"]
+    return dataclasses.replace(answer, model="fake-lm-mini") if "billing" in text else answer
+
+
+def test_a_model_that_changes_its_name_is_told_with_its_count(tmp_path, capsys):
+    write_corpus(tmp_path, 12)
+    with FakeLM(changing, identify=identify) as server:
+        run(pipeline(server), tmp_path / "run", home=tmp_path, until="filter", progress=PlainLines())
+    told = "annotate: 4 answers came from the model 'fake-lm-mini', the endpoint's first from 'fake-lm'"
+    assert told in capsys.readouterr().err
+    assert annotated(tmp_path) == {"ok": 12}
+
+
+def test_a_pinned_model_stops_the_run_and_what_was_answered_is_kept(tmp_path):
+    write_corpus(tmp_path, 12)
+    with FakeLM(changing, identify=identify) as server:
+        with pytest.raises(ModelError, match="'fake-lm-mini' answered") as caught:
+            go(server, tmp_path, annotate={"pin_model": True, "in_flight": 1})
+        assert caught.value.where == "annotate.pin_model"
+        asked = server.n_requests
+        assert asked < 12
+        go(server, tmp_path)
+        assert server.n_requests == 1 + 12, "nothing is asked twice"
+    assert annotated(tmp_path) == {"ok": 12}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from llmal.annotate.llm import annotation_of
+from llmal.annotate.reading import annotation_of
 from llmal.errors import LlmalError, ModelError
 from llmal.lm import transport as door
 from llmal.lm.dspy_engine import language_model
