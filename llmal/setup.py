@@ -114,6 +114,8 @@ def plan(file: Path, folder: Path) -> dict[str, Any]:
         file: the pipeline file.
         folder: the run's folder; what it holds already is not counted again.
     """
+    from llmal.lm.asker import Asker
+
     pipeline = Pipeline.from_yaml(file)
     ctx = Context(folder, home=file.parent.resolve())
     schema = pipeline.label_schema()
@@ -134,6 +136,9 @@ def plan(file: Path, folder: Path) -> dict[str, Any]:
     everyone = pipeline.annotate.members() or (pipeline.annotate,)
     in_flight = sum(getattr(one, "in_flight", 1) for one in everyone) / len(everyone)
     gold = sum(r.gold is not None for r in rows)
+    strategies = {s.name: s for s in (pipeline.select.first, pipeline.select.then)}
+    asking = [name for name, s in strategies.items() if isinstance(s, Asker)]
+    more = "".join(f"; the calls of {name} to choose are not counted" for name in asking)
     return {
         "rows": len(rows),
         "items": len(items),
@@ -147,7 +152,7 @@ def plan(file: Path, folder: Path) -> dict[str, Any]:
         "usd": None if one.usd is None else one.usd * share,
         "usd_spent_already": spent,
         "usd_cap": pipeline.budget.usd,
-        "note": one.note,
+        "note": one.note + more,
         "people": {"audit": 0 if gold else audit, "cap": pipeline.budget.people},
         "seconds": round(len(items) * SECONDS_A_TEXT + calls * SECONDS_A_CALL / in_flight + SECONDS_TO_TRAIN),
     }

@@ -220,6 +220,18 @@ def test_a_plan_counts_rows_items_and_what_is_left_to_ask_and_writes_nothing(tmp
     assert not run.exists()
 
 
+def test_a_plan_says_whose_calls_it_leaves_out(tmp_path):
+    (tmp_path / "c.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    file = tmp_path / "p.yaml"
+    head = "corpus: {path: c.jsonl}\nlabels: {names: [x, y]}\n"
+    file.write_text(head + "select: {use: select-llm, model: m, price: local}\n")
+    assert setup.plan(file, tmp_path / "run")["note"].endswith(
+        "; the calls of select-llm to choose are not counted"
+    )
+    file.write_text(head)
+    assert "not counted" not in setup.plan(file, tmp_path / "run")["note"]
+
+
 def test_a_plan_does_not_count_again_what_the_run_holds(tmp_path):
     path = corpus_of(tmp_path, *({"text": f"t{i}"} for i in range(20)))
     file = tmp_path / "p.yaml"
