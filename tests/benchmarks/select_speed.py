@@ -6,60 +6,67 @@
 Rows are 384 float32 of length 1: MiniLM vectors of the film reviews `mr` (`../shared/data`), beyond their
 number resampled with noise (cosine to the source about 0.86), or a topic mixture where they are not at hand.
 Every measurement has a process of its own, warmed up on 1,000 rows. From 1,000,000 rows on, vectors are
-memory-mapped; mapped pages count as memory. Peers are optional: scikit-activeml, apricot-select, faiss-cpu.
+memory-mapped; mapped pages count as memory. Peers are optional: scikit-activeml, apricot-select, faiss-cpu,
+small-text.
 
-CPU s: the least of three runs at 10,000 rows, else one run. ratio: the peer's seconds over ours. peak MB: of
-the whole process; more MB: above what it held before. radius: largest distance of a row to its nearest pick.
-cover: share of rows within distance 1 (cosine 0.5) of a pick. f: mean of (1 + cosine) / 2 to the nearest
-pick. same: whether the picks are ours, in the same order.
+CPU s: the least of three runs at 10,000 rows, else one run; wall s likewise. ratio: the peer's CPU seconds
+over ours. peak MB: of the whole process; more MB: above what it held before. radius: largest distance of a
+row to its nearest pick. cover: share of rows within distance 1 (cosine 0.5) of a pick. f: mean of
+(1 + cosine) / 2 to the nearest pick. same: whether the picks are ours, in the same order. neighbours: 20 of
+every row; recall on 200 rows.
 
-Measured 2026-11-21 on two cores and 24 GB, one thread, niced, both cores busy with other work, in several
-runs: seconds that hang on memory bandwidth vary (plain float32 at 10,000 rows and k = 1,000 took 0.317 in one
-run, 1.105 in that of the table; kcenter at 1,000,000 rows 6.200 and 7.872). scikit-activeml 1.0.1,
-scikit-learn 1.9.1.
+Measured 2026-11-21 on two cores and 24 GB, one thread, in several runs, while four to eight other processes
+wanted the same two cores: wall seconds are up to nine times the CPU seconds and say little; CPU seconds vary
+by a third from run to run. scikit-activeml 1.0.1, scikit-learn 1.9.1, faiss-cpu 1.15.1 (its OpenBLAS took
+AVX2 kernels here, numpy's AVX-512 ones), apricot-select 0.6.1, small-text 2.0.0.dev2. Ratios in other runs:
+facility-location 2.8, probcover 12.3, typiclust 4.2, kmeans 5.8, kcenter to scikit-activeml 12.4 and 13.1.
+typiclust at 1,000,000 rows took 101 s on the wall when fewer others ran. At k = 1,000 only kmeans, typiclust
+(10,000 rows) and kcenter (100,000) were run, at 1,000,000 rows only k = 200.
 
-strategy          by                 rows    k   CPU s ratio peak MB more MB  radius  cover      f same
-kmeans            llmal             10000  100   0.730           330      42  1.3774  0.402 0.7394
-kmeans            scikit-learn      10000  100   0.928   1.3     314      27  1.3707  0.411 0.7397   no
-kmeans            faiss             10000  100   0.225   0.3     291       1  1.3766  0.405 0.7396   no
-kmeans            llmal             10000 1000   5.708           332      45  1.2238  0.711 0.7958
-kmeans            scikit-learn      10000 1000   5.793   1.0     315      28  1.2360  0.711 0.7960   no
-kmeans            faiss             10000 1000   1.311   0.2     312      22  1.2333  0.640 0.7881   no
-kcenter           llmal             10000  100   0.032           297      18  1.2543  0.135 0.6979
-kcenter           plain float32     10000  100   0.064   2.0     290      14  1.2543  0.135 0.6979  yes
-kcenter           plain float64     10000  100   0.197   6.2     320      41  1.2543  0.135 0.6979  yes
-kcenter           scikit-activeml   10000  100   0.454  14.2     491      22  1.2543  0.135 0.6979  yes
-kcenter           llmal             10000 1000   0.180           312      34  1.1334  0.346 0.7607
-kcenter           plain float32     10000 1000   1.105   6.1     291      14  1.1334  0.346 0.7607  yes
-kcenter           plain float64     10000 1000   2.021  11.2     320      41  1.1334  0.346 0.7607  yes
-kcenter           scikit-activeml   10000 1000   4.344  24.1     562      92  1.1334  0.346 0.7607  yes
-typiclust         llmal             10000  100   0.811           332      43  1.3625  0.395 0.7387
-typiclust         scikit-activeml   10000  100   1.081   1.3     517      42  1.3810  0.403 0.7390   no
-typiclust         llmal             10000 1000   3.238           332      44  1.3052  0.662 0.7902
-typiclust         scikit-activeml   10000 1000   6.598   2.0     596     121  1.2360  0.711 0.7961   no
-probcover         llmal             10000  100   1.342           987     688  1.3598  0.374 0.7348
-probcover         scikit-activeml   10000  100   7.164   5.3    1212     724  1.3625  0.226 0.7188   no
-probcover         llmal             10000 1000   1.504           987     688  1.3127  0.636 0.7903
-facility-location llmal             10000  100   1.358          1102     815  1.3786  0.448 0.7445
-facility-location apricot           10000  100   2.998   2.2    1631    1197  1.3786  0.448 0.7445  yes
-margin            llmal             10000  100   0.002           276       1  1.3552  0.237 0.7194
-margin            llmal             10000 1000   0.002           276       1  1.2978  0.581 0.7792
-badge             llmal             10000  100   0.103           291      15  1.3207  0.218 0.7181
-badge             scikit-learn      10000  100   2.065  20.0     393      90  1.3487  0.206 0.7171   no
-badge             llmal             10000 1000   0.436           291      15  1.3101  0.584 0.7796
-badge             scikit-learn      10000 1000  18.930  43.4     396      92  1.2978  0.582 0.7795   no
-kcenter           llmal            100000  100   0.685           574     156  1.3011  0.018 0.6551
-kcenter           plain float32    100000  100   1.617   2.4     567     150  1.3011  0.018 0.6551  yes
-kcenter           plain float64    100000  100   2.714   4.0     867     450  1.3011  0.018 0.6551  yes
-kcenter           scikit-activeml  100000  100   4.017   5.9     839     229  1.3011  0.018 0.6551  yes
-kcenter           llmal            100000 1000   1.499           590     172  1.2184  0.115 0.6989
-kcenter           plain float32    100000 1000  11.957   8.0     567     150  1.2184  0.115 0.6989  yes
-kcenter           plain float64    100000 1000  19.814  13.2     867     450  1.2184  0.115 0.6989  yes
-typiclust         llmal            100000  100   5.283           655     228  1.3673  0.043 0.6797
-typiclust         scikit-activeml  100000  100  31.331   5.9    1061     450  1.3456  0.048 0.6797   no
-typiclust         llmal            100000 1000   9.077           617     190  1.2673  0.164 0.7176
-kcenter           llmal           1000000  200   7.872          3358    1524  1.2885  0.024 0.6597
-typiclust         llmal           1000000  200 105.844          3850    2005  1.3598  0.042 0.6865
+strategy          by                 rows    k   CPU s ratio  wall s peak MB more MB radius  cover      f same
+kmeans            llmal             10000  100   0.182         1.555     289      10 1.3686  0.393 0.7383
+kmeans            scikit-learn      10000  100   1.027   5.6   7.487     315      27 1.3707  0.411 0.7397   no
+kmeans            faiss             10000  100   0.265   1.5   1.596     291       1 1.3766  0.405 0.7396   no
+kcenter           llmal             10000  100   0.031         0.192     283       5 1.2543  0.135 0.6979
+kcenter           plain float32     10000  100   0.075   2.4   0.625     291      14 1.2543  0.135 0.6979  yes
+kcenter           plain float64     10000  100   0.193   6.2   1.572     321      41 1.2543  0.135 0.6979  yes
+kcenter           scikit-activeml   10000  100   0.440  14.1   1.785     492      22 1.2543  0.135 0.6979  yes
+kcenter           small-text        10000  100   5.327 170.2  21.450     621      30 1.2543  0.135 0.6979   no
+typiclust         llmal             10000  100   0.281         1.589     281       3 1.3306  0.386 0.7377
+typiclust         scikit-activeml   10000  100   1.166   4.1   4.760     518      42 1.3810  0.403 0.7390   no
+probcover         llmal             10000  100   0.555         1.655     345      54 1.3598  0.374 0.7348
+probcover         scikit-activeml   10000  100   7.613  13.7  23.144    1213     724 1.3625  0.226 0.7188   no
+facility-location llmal             10000  100   1.178         3.435     728     442 1.3786  0.448 0.7445
+facility-location apricot           10000  100   4.461   3.8  13.391    1633    1198 1.3786  0.448 0.7445  yes
+margin            llmal             10000  100   0.002         0.002     276       1 1.3552  0.237 0.7194
+badge             llmal             10000  100   0.079         0.220     292      15 1.3207  0.218 0.7181
+badge             scikit-learn      10000  100   2.302  29.1   8.144     394      90 1.3487  0.206 0.7171   no
+neighbours        llmal             10000   20   1.010         4.143     310      24 recall 1.000
+neighbours        faiss flat        10000   20   0.881   0.9   3.801     324      32 recall 1.000
+neighbours        scikit-learn      10000   20   1.831   1.8   5.584     284       5 recall 1.000
+kmeans            llmal             10000 1000   1.136         3.407     293      14 1.2255  0.638 0.7875
+kmeans            scikit-learn      10000 1000   6.402   5.6  19.232     315      28 1.2360  0.711 0.7960   no
+typiclust         llmal             10000 1000   1.061         4.724     286       8 1.3105  0.658 0.7894
+typiclust         scikit-activeml   10000 1000   6.670   6.3   7.074     596     120 1.2360  0.711 0.7961   no
+kcenter           llmal            100000  100   0.600         1.801     574     156 1.3011  0.018 0.6551
+kcenter           plain float32    100000  100   1.455   2.4   6.712     567     150 1.3011  0.018 0.6551  yes
+kcenter           plain float64    100000  100   2.883   4.8   9.301     868     450 1.3011  0.018 0.6551  yes
+kcenter           scikit-activeml  100000  100   4.094   6.8  15.015     840     229 1.3011  0.018 0.6551  yes
+kcenter           llmal            100000 1000   1.292         7.609     437      19 1.2184  0.115 0.6989
+kcenter           plain float32    100000 1000  12.804   9.9  60.409     567     150 1.2184  0.115 0.6989  yes
+kcenter           plain float64    100000 1000  21.442  16.6 156.870     867     450 1.2184  0.115 0.6989  yes
+typiclust         llmal            100000  100   2.200         6.522     461      41 1.3673  0.043 0.6786
+typiclust         scikit-activeml  100000  100  31.046  14.1 110.337    1062     450 1.3456  0.048 0.6797   no
+kmeans            llmal            100000  100   0.656         1.979     460      42 1.3927  0.066 0.6902
+kmeans            scikit-learn     100000  100  28.126  42.8  91.753     727     300 1.3816  0.073 0.6920   no
+kmeans            faiss            100000  100   2.794   4.3  11.349     433       2 1.4017  0.067 0.6914   no
+margin            llmal            100000  100   0.029         0.132     427       9 1.3459  0.023 0.6728
+neighbours        llmal            100000   20  92.897       440.356     453      33 recall 1.000
+neighbours        faiss flat       100000   20  86.666   0.9 333.672     615     188 recall 1.000
+typiclust         llmal           1000000  200  42.184       258.924    1936     100 1.3790  0.045 0.6863
+kcenter           llmal           1000000  200   4.860        24.770    1852      17 1.2885  0.024 0.6597
+kmeans            llmal           1000000  200   4.011        12.114    1936     101 1.3796  0.101 0.7008
+margin            llmal           1000000  200   0.336         1.009    1928      94 1.3479  0.035 0.6827
 """
 
 from __future__ import annotations
@@ -84,6 +91,7 @@ from llmal.select.geometry import nearest_squared, squared_distances, squared_no
 from llmal.select.kcenter import TIE, KCenter
 from llmal.select.kmeans import KMeans
 from llmal.select.margin import Margin
+from llmal.select.neighbours import nearest
 from llmal.select.probcover import ProbCover
 from llmal.select.stage import Pool
 from llmal.select.typiclust import TypiClust
@@ -184,6 +192,14 @@ def activeml(name: str, vectors: np.ndarray, k: int, first: int) -> list[int]:
     return list(query.query(vectors, y, batch_size=k))
 
 
+def small_text_coreset(vectors: np.ndarray, k: int, first: int) -> list[int]:
+    from small_text.query_strategies.coresets import greedy_coreset
+
+    rows, known = np.arange(len(vectors)), np.array([first])
+    found = greedy_coreset(vectors, rows, known, k - 1, distance_metric="euclidean", normalized=True)
+    return [first, *found]
+
+
 def medoids(vectors: np.ndarray, centres: np.ndarray) -> list[int]:
     from sklearn.metrics import pairwise_distances_argmin
 
@@ -231,6 +247,7 @@ PEERS = {  # strategy -> peer -> (module needed, most rows, most rows x picks, i
         "plain float32": ("numpy", 100_000, 10**8, lambda v, k, _: plain(v, k, exact=False)),
         "plain float64": ("numpy", 100_000, 10**8, lambda v, k, _: plain(v, k, exact=True)),
         "scikit-activeml": ("skactiveml", 100_000, 10**7, lambda v, k, f: activeml("CoreSet", v, k, f)),
+        "small-text": ("small_text", 10_000, 10**6, small_text_coreset),
     },
     "typiclust": {
         "scikit-activeml": ("skactiveml", 100_000, 10**7, lambda v, k, f: activeml("TypiClust", v, k, f))
@@ -241,7 +258,31 @@ PEERS = {  # strategy -> peer -> (module needed, most rows, most rows x picks, i
     "facility-location": {"apricot": ("apricot", 10_000, 10**6, lambda v, k, _: apricot_lazy(v, k))},
     "badge": {"scikit-learn": ("sklearn", 10_000, 10**7, lambda v, k, _: sklearn_seeding(v, k))},
 }
-MOST_WORK = {"facility-location": 10**6, "probcover": 10**7, "kmeans": 2 * 10**8}
+NEAR = 20
+"""Neighbours a row."""
+
+
+def faiss_flat(vectors: np.ndarray) -> np.ndarray:
+    import faiss
+
+    index = faiss.IndexFlatL2(D)
+    index.add(vectors)
+    return index.search(vectors, NEAR + 1)[1]
+
+
+def sklearn_near(vectors: np.ndarray) -> np.ndarray:
+    from sklearn.neighbors import NearestNeighbors
+
+    model = NearestNeighbors(n_neighbors=NEAR, algorithm="brute").fit(vectors)
+    return model.kneighbors(return_distance=False)
+
+
+NEIGHBOURS = {  # by -> (module needed, its neighbours)
+    "llmal": ("numpy", lambda v: nearest(v, NEAR, np.random.default_rng(0)).rows),
+    "faiss flat": ("faiss", faiss_flat),
+    "scikit-learn": ("sklearn", sklearn_near),
+}
+MOST_WORK = {"facility-location": 10**6, "probcover": 10**7, "badge": 10**8}
 
 
 # --- measuring
@@ -267,16 +308,18 @@ def one(strategy: str, peer: str, rows: int, k: int, first: int) -> dict[str, ob
     few = np.array(vectors[:1000])
     picks(few, pool_of(few), 10)
     pool = pool_of(vectors)
-    before, seconds = peak(), []
+    before, seconds, walls = peak(), [], []
     for _ in range(3 if rows <= 10_000 else 1):
-        started = time.process_time()
+        started, clock = time.process_time(), time.perf_counter()
         found = [int(i) for i in picks(vectors, pool, k)]
         seconds.append(time.process_time() - started)
+        walls.append(time.perf_counter() - clock)
     most = peak()
     square = squared_norms(vectors)
     near = nearest_squared(vectors, square, np.array(vectors[found]), square[found])
     return {
         "seconds": min(seconds),
+        "wall": min(walls),
         "peak": most,
         "more": most - before,
         "radius": float(np.sqrt(near.max())),
@@ -286,8 +329,36 @@ def one(strategy: str, peer: str, rows: int, k: int, first: int) -> dict[str, ob
     }
 
 
+def one_near(by: str, rows: int) -> dict[str, object]:
+    """The neighbours of every row, in this process; recall against distances in float64 on 200 rows."""
+    warnings.simplefilter("ignore")
+    vectors = np.load(stored(rows))
+    search = NEIGHBOURS[by][1]
+    search(vectors[:1000])
+    before, seconds, walls = peak(), [], []
+    for _ in range(3 if rows <= 10_000 else 1):
+        started, clock = time.process_time(), time.perf_counter()
+        found = search(vectors)
+        seconds.append(time.process_time() - started)
+        walls.append(time.perf_counter() - clock)
+    most, hits = peak(), []
+    for row in np.random.default_rng(3).choice(rows, 200, replace=False):
+        gap = squared_distances(vectors, int(row))
+        gap[row] = np.inf
+        near = [i for i in found[row] if i != row][:NEAR]
+        hits.append((gap[near] <= np.partition(gap, NEAR - 1)[NEAR - 1] + 1e-9).mean())
+    return {
+        "seconds": min(seconds),
+        "wall": min(walls),
+        "peak": most,
+        "more": most - before,
+        "recall": np.mean(hits),
+    }
+
+
 def child(strategy: str, peer: str, rows: int, k: int, first: int = 0) -> dict[str, object] | None:
-    command = [sys.executable, __file__, "--one", json.dumps([strategy, peer, rows, k, first])]
+    task = [peer, rows] if strategy == "neighbours" else [strategy, peer, rows, k, first]
+    command = [sys.executable, __file__, "--one", json.dumps(task)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -299,10 +370,10 @@ def child(strategy: str, peer: str, rows: int, k: int, first: int = 0) -> dict[s
 def line(strategy: str, peer: str, rows: int, k: int, found: dict, ours: dict) -> None:
     ratio = f"{found['seconds'] / ours['seconds']:.1f}" if peer else ""
     same = ("yes" if found["picks"] == ours["picks"] else "no") if peer else ""
-    quality = f"{found['radius']:7.4f} {found['cover']:6.3f} {found['f']:6.4f}"
+    quality = f"{found['radius']:6.4f} {found['cover']:6.3f} {found['f']:6.4f}"
     print(
         f"{strategy:<17} {peer or 'llmal':<15} {rows:>7} {k:>4} {found['seconds']:7.3f} {ratio:>5} "
-        f"{found['peak']:7.0f} {found['more']:7.0f} {quality} {same:>4}".rstrip(),
+        f"{found['wall']:7.3f} {found['peak']:7.0f} {found['more']:7.0f} {quality} {same:>4}".rstrip(),
         flush=True,
     )
 
@@ -311,23 +382,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--k", type=int, nargs="+", default=[100, 1000])
-    parser.add_argument("--only", nargs="+", choices=OURS, default=list(OURS))
+    parser.add_argument("--only", nargs="+", choices=[*OURS, "neighbours"], default=[*OURS, "neighbours"])
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(one(*json.loads(options.one))))
+        task = json.loads(options.one)
+        print(json.dumps(one_near(*task) if len(task) == 2 else one(*task)))
         return
-    for module in ("skactiveml", "apricot", "faiss"):
+    for module in ("skactiveml", "apricot", "faiss", "small_text"):
         if not options.no_peers and not importlib.util.find_spec(module):
             print(f"{module} is not installed; its rows are left out")
     print(
-        f"{'strategy':<17} {'by':<15} {'rows':>7} {'k':>4} {'CPU s':>7} {'ratio':>5} {'peak MB':>7} ", end=""
+        f"{'strategy':<17} {'by':<15} {'rows':>7} {'k':>4} {'CPU s':>7} {'ratio':>5} {'wall s':>7} ", end=""
     )
-    print(f"{'more MB':>7} {'radius':>7} {'cover':>6} {'f':>6} {'same':>4}")
+    print(f"{'peak MB':>7} {'more MB':>7} {'radius':>6} {'cover':>6} {'f':>6} {'same':>4}")
     for rows in options.rows:
         stored(rows)
         for strategy in options.only:
+            if strategy == "neighbours":
+                measure_near(rows, peers=not options.no_peers)
+                continue
             for k in options.k:
                 measure(strategy, rows, k, peers=not options.no_peers)
 
@@ -345,6 +420,25 @@ def measure(strategy: str, rows: int, k: int, *, peers: bool) -> None:
             found = child(strategy, peer, rows, k, ours["picks"][0])
             if found is not None:
                 line(strategy, peer, rows, k, found, ours)
+
+
+def measure_near(rows: int, *, peers: bool) -> None:
+    """Lines of the neighbours of every row; the number in place of the radius is the recall."""
+    if rows >= MAPPED:
+        return
+    ours = child("neighbours", "llmal", rows, NEAR)
+    for by, (module, _) in NEIGHBOURS.items():
+        if ours is None or not importlib.util.find_spec(module) or (by != "llmal" and not peers):
+            continue
+        found = ours if by == "llmal" else child("neighbours", by, rows, NEAR)
+        if found is not None:
+            ratio = "" if by == "llmal" else f"{found['seconds'] / ours['seconds']:.1f}"
+            print(
+                f"{'neighbours':<17} {by:<15} {rows:>7} {NEAR:>4} {found['seconds']:7.3f} {ratio:>5} "
+                f"{found['wall']:7.3f} {found['peak']:7.0f} {found['more']:7.0f} "
+                f"recall {found['recall']:.3f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
