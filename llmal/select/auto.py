@@ -11,6 +11,7 @@ from llmal.select.kmeans import KMeans
 from llmal.select.margin import Margin
 from llmal.select.prc import Prc
 from llmal.select.stage import Pool, Selection, Selector
+from llmal.select.typiclust import TypiClust
 from llmal.select.uniform import Uniform
 
 COLD_ITEMS, COLD_A_CLASS = 20, 2
@@ -19,6 +20,9 @@ COLD_ITEMS, COLD_A_CLASS = 20, 2
 FEW_A_CLASS = 20
 """Up to so many rows a class representatives beat chance; with more, each class has many, and the centres of
 many small clusters pass a rare class by."""
+
+TYPICAL_A_CLASS = 5
+"""With `kind: multi`, up to so many rows a class typical ones beat central ones (measured on one corpus)."""
 
 RARE_A_CLASS = 10
 """Labelled rows a class from which the student's mean probability tells a rare class from a missed one."""
@@ -38,10 +42,10 @@ class Choice(NamedTuple):
 class Auto(Selector):
     """Picks a strategy by how much is labelled and how frequent the classes are. Source: ours.
 
-    Cold: k-means representatives while there are at most 20 rows a class, uniform beyond. Warm: the gap
-    between the two likeliest labels, the most uncertain left out as outliers. Where the student gives a class
-    less than `rare` of the pool, and less than half of an equal share, nothing is left out, and every tenth
-    pick is what looks most like that class.
+    Cold: k-means representatives while there are at most 20 rows a class (typical ones, with `kind: multi`,
+    while there are at most 5), uniform beyond. Warm: the gap between the two likeliest labels, the most
+    uncertain left out as outliers. Where the student gives a class less than `rare` of the pool, and less
+    than half of an equal share, nothing is left out, and every tenth pick is what looks most like that class.
     The thresholds were chosen by the learning curves in `tests/benchmarks/label_efficiency.py`.
     """
 
@@ -65,7 +69,10 @@ class Auto(Selector):
         have, classes = len(pool.labelled), pool.n_classes
         if pool.probs is None or have < max(COLD_ITEMS, COLD_A_CLASS * classes):
             if have + k <= FEW_A_CLASS * classes:
-                return Choice(KMeans(), f"{have + k} rows are few for {classes} classes")
+                typical = pool.multi and have + k <= TYPICAL_A_CLASS * classes
+                return Choice(
+                    TypiClust() if typical else KMeans(), f"{have + k} rows are few for {classes} classes"
+                )
             return Choice(Uniform(), f"{have + k} rows are many for {classes} classes")
         rare = self.rare_classes(pool) if have >= RARE_A_CLASS * classes else 0
         if rare:  # unclipped: the few texts of a rare class are among the most uncertain

@@ -8,6 +8,7 @@ from llmal.select.kmeans import KMeans
 from llmal.select.margin import Margin
 from llmal.select.prc import Prc
 from llmal.select.stage import Pool
+from llmal.select.typiclust import TypiClust
 from llmal.select.uniform import Uniform
 
 
@@ -32,6 +33,8 @@ def test_few_rows_a_class_are_representatives_and_many_are_drawn_by_chance():
     assert strategy(pool(), 60) == KMeans()
     assert strategy(pool(), 61) == Uniform()
     assert strategy(pool(classes=150), 500) == KMeans()
+    assert strategy(pool(classes=20, multi=True), 100) == TypiClust()
+    assert strategy(pool(classes=20, multi=True), 101) == KMeans()
 
 
 def test_a_student_of_a_handful_of_labels_is_not_asked():
