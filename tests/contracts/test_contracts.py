@@ -139,10 +139,10 @@ EXAMPLES = {
         lambda _: Mixed(of=("margin", KCenter(), Entropy(clip=0.05)), shares=(2, 1, 1)),
         {},
     ),
-    ("select", "besra"): (lambda _: Besra(), {"deterministic": True}),  # nothing labelled: by the margin
+    ("select", "besra"): (lambda _: Besra(), {}),
     ("select", "vessal"): (lambda _: Vessal(), {}),
     ("select", "info-coevolution"): (lambda _: InfoCoevolution(near=0.7), {}),
-    ("select", "bual"): (lambda _: Bual(), {"deterministic": True}),  # nothing labelled: by the margin
+    ("select", "bual"): (lambda _: Bual(), {}),
     ("select", "diversify"): (lambda _: Diversify(clusters=5), {}),
     ("select", "deuce"): (lambda _: Deuce(), {}),
     ("select", "base-delta"): (lambda _: BaseDelta(apart=0.98), {"deterministic": True}),

@@ -75,7 +75,7 @@ class SelectorContract(PluginContract):
         raise NotImplementedError("override plugin() and return an instance of your strategy")
 
     def pool(self, *, n: int = N, labelled: int = 6, classes: int = C) -> Pool:
-        """A pool without ties: random unit rows, random probabilities, some rows labelled."""
+        """A pool without ties: random rows and probabilities, some rows labelled, the last without answer."""
         rng = np.random.default_rng(1)
         vectors = _unit(rng.normal(size=(n, 8)))
         order = rng.permutation(n)
@@ -85,7 +85,10 @@ class SelectorContract(PluginContract):
             probs = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
         known = np.sort(order[:labelled])
         sources = MadeSources(vectors, known, classes)
-        return _locked(Pool(vectors, np.sort(order[labelled:]), known, probs, classes, sources=sources))
+        targets = np.eye(classes, dtype=np.float32)[np.arange(labelled) % classes]
+        targets[2 * labelled // 3 :] = 0
+        unlabelled = np.sort(order[labelled:])
+        return _locked(Pool(vectors, unlabelled, known, probs, classes, targets, sources=sources))
 
     def picks(self, pool: Pool, k: int, *, seed: int = 0) -> NDArray[np.int64]:
         """Rows picked, after the checks that hold for every answer of a strategy."""
@@ -100,8 +103,9 @@ class SelectorContract(PluginContract):
             self.picks(pool, k)
 
     def test_works_without_any_label(self) -> None:
-        """No row is labelled yet."""
+        """No row is labelled yet, or the labels are not told."""
         self.picks(self.pool(labelled=0), 5)
+        self.picks(self.pool()._replace(targets=None), 5)
 
     def test_nothing_to_pick(self) -> None:
         """A request for nothing and an empty pool both give nothing."""
@@ -137,7 +141,9 @@ class SelectorContract(PluginContract):
         probs = None if pool.probs is None else pool.probs[order]
         vectors, known = pool.vectors[order], np.sort(place[pool.labelled])
         sources = MadeSources(vectors, known, C)
-        moved = Pool(vectors, np.sort(place[pool.unlabelled]), known, probs, C, sources=sources)
+        assert pool.targets is not None
+        targets = pool.targets[np.argsort(place[pool.labelled])]
+        moved = Pool(vectors, np.sort(place[pool.unlabelled]), known, probs, C, targets, sources=sources)
         old, new = self.picks(pool, 9), order[self.picks(_locked(moved), 9)]
         assert old.tolist() == new.tolist(), f"picked {old}; after permuting the rows {new}"
 

@@ -10,7 +10,6 @@ from llmal.select import besra
 from llmal.select.besra import Besra, answered, entropy, fitted, said, spread
 from llmal.select.margin import Margin
 from llmal.select.stage import Pool
-from llmal.testing.contracts import SelectorContract
 
 TWO = np.array([0.2, 0.7])
 """Two members' probabilities; a golden value of each loss goes with them."""
@@ -196,20 +195,3 @@ def test_options_in_the_file():
     made = build("select", {"use": "besra", "loss": "log", "members": 4})
     assert made == Besra(loss="log", members=4)
     assert made.recipe() != Besra(members=4).recipe()
-
-
-class Answered(SelectorContract):
-    """The contract again, with answers to some of the labelled rows."""
-
-    def plugin(self):
-        return Besra(members=3)
-
-    def pool(self, *, n=60, labelled=6, classes=3):
-        targets = np.eye(classes, dtype=np.float32)[np.arange(labelled) % classes]
-        targets[4:] = 0
-        return super().pool(n=n, labelled=labelled, classes=classes)._replace(targets=targets)
-
-
-@pytest.mark.parametrize("check", [name for name in dir(Answered) if name.startswith("test_")])
-def test_contract_with_answers(check):
-    getattr(Answered(), check)()

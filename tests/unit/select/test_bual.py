@@ -7,7 +7,6 @@ from llmal.select import bual
 from llmal.select.bual import Adam, Bual, complementary, fitted, predicted, scaled, score, softmax, unlike
 from llmal.select.margin import Margin, margins
 from llmal.select.stage import Pool
-from llmal.testing.contracts import SelectorContract
 
 
 def rng(seed=0):
@@ -178,20 +177,3 @@ def test_every_row_may_be_taken_for_unknown():
     one[np.flatnonzero(one.any(axis=1))[1:]] = 0
     chosen = Bual(epochs=2).select(some._replace(targets=one), 540, rng())
     assert len(set(chosen.rows.tolist())) == 540
-
-
-class Answered(SelectorContract):
-    """The contract again, with answers to some of the labelled rows."""
-
-    def plugin(self):
-        return Bual(epochs=3)
-
-    def pool(self, *, n=60, labelled=6, classes=3):
-        targets = np.eye(classes, dtype=np.float32)[np.arange(labelled) % classes]
-        targets[4:] = 0
-        return super().pool(n=n, labelled=labelled, classes=classes)._replace(targets=targets)
-
-
-@pytest.mark.parametrize("check", [name for name in dir(Answered) if name.startswith("test_")])
-def test_contract_with_answers(check):
-    getattr(Answered(), check)()

@@ -7,7 +7,6 @@ from llmal.records import Label, LabelSchema
 from llmal.select.diversify import Diversify, drawn, even, scores
 from llmal.select.kmeans import cluster
 from llmal.select.stage import Pool
-from llmal.testing.contracts import SelectorContract
 from llmal.train.linear import Linear
 from llmal.train.stage import Examples
 
@@ -193,20 +192,3 @@ def test_reasons_tell_the_share():
     some = pool(vectors, labelled=range(20), targets=targets, probs=None)
     chosen = Diversify(clusters=6).select(some, 9, rng())
     assert "1.00 times an equal share" in chosen.reasons[0]
-
-
-class Answered(SelectorContract):
-    """The contract again, with answers to some of the labelled rows."""
-
-    def plugin(self):
-        return Diversify(clusters=5)
-
-    def pool(self, *, n=60, labelled=6, classes=3):
-        targets = np.eye(classes, dtype=np.float32)[np.arange(labelled) % classes]
-        targets[4:] = 0
-        return super().pool(n=n, labelled=labelled, classes=classes)._replace(targets=targets)
-
-
-@pytest.mark.parametrize("check", [name for name in dir(Answered) if name.startswith("test_")])
-def test_contract_with_answers(check):
-    getattr(Answered(), check)()

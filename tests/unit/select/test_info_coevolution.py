@@ -7,7 +7,6 @@ from llmal.select import info_coevolution
 from llmal.select.info_coevolution import Ballots, InfoCoevolution, fuse, opinions
 from llmal.select.stage import Pool
 from llmal.select.warm import SubPool
-from llmal.testing.contracts import SelectorContract
 
 
 def rng(seed=0):
@@ -238,20 +237,3 @@ def test_blocks_change_nothing(monkeypatch, multi):
     parts = InfoCoevolution().select(some, 30, rng(4))
     assert parts.rows.tolist() == whole.rows.tolist()
     assert parts.scores == pytest.approx(whole.scores)
-
-
-class Answered(SelectorContract):
-    """The contract again, with answers to some of the labelled rows."""
-
-    def plugin(self):
-        return InfoCoevolution(near=0.5)
-
-    def pool(self, *, n=60, labelled=6, classes=3):
-        targets = np.eye(classes, dtype=np.float32)[np.arange(labelled) % classes]
-        targets[4:] = 0
-        return super().pool(n=n, labelled=labelled, classes=classes)._replace(targets=targets)
-
-
-@pytest.mark.parametrize("check", [name for name in dir(Answered) if name.startswith("test_")])
-def test_contract_with_answers(check):
-    getattr(Answered(), check)()
