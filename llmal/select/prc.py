@@ -32,7 +32,8 @@ class Prc(Warm):
         chance, gap = probs[:, rare].max(axis=1), margins(probs, multi=pool.multi)
         likely = iter(np.lexsort((rows, gap, -chance)).tolist())
         close = iter(np.lexsort((rows, gap)).tolist())
-        names = "class number " + " or ".join(str(c + 1) for c in rare)
+        known = [f"'{pool.names[c]}'" if pool.names else f"number {c + 1}" for c in rare]
+        names = "class " + " or ".join(known)
         picked: dict[int, str] = {}
         for by_margin in turns(k, self.mix):
             row = next(i for i in (close if by_margin else likely) if i not in picked)

@@ -60,7 +60,8 @@ class Pool(NamedTuple):
         n_classes: C.
         targets: (l, C) the labels of the labelled rows, all zero where the answer was not accepted; or None.
         multi: each class is a yes/no answer of its own (`kind: multi`).
-        sources: texts, label names and votes, for strategies that look at them; None where there are none.
+        sources: texts, zero-shot answers and votes for strategies that look at them; None where there are none.
+        names: C names of the classes, for reasons a person reads; empty where they are not known.
     """
 
     vectors: NDArray[np.float32]
@@ -71,6 +72,7 @@ class Pool(NamedTuple):
     targets: NDArray[np.float32] | None = None
     multi: bool = False
     sources: Sources | None = None
+    names: tuple[str, ...] = ()
 
     def look(self) -> Sources:
         """The sources.
@@ -178,6 +180,7 @@ def run(
         targets,
         schema.kind == "multi",
         StoreSources(store, ctx, schema, every, labelled, caps),
+        tuple(schema.names),
     )
     chosen = selector.select(
         pool, min(missing, len(unlabelled)), ctx.rng("select", round_no * 1_000_003 + have)

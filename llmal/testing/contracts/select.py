@@ -158,7 +158,7 @@ class SelectorContract(PluginContract):
     def test_labels_cannot_be_seen(self) -> None:
         """Labels are handed over for labelled rows alone, and the student's word on those does not matter."""
         arrays = {"vectors", "unlabelled", "labelled", "probs", "n_classes", "targets", "multi"}
-        assert set(Pool._fields) == arrays | {"sources"}
+        assert set(Pool._fields) == arrays | {"sources", "names"}
         pool = self.pool()
         if pool.probs is None:
             return

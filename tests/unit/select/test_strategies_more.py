@@ -114,6 +114,14 @@ def test_turns_are_as_many_as_the_share_and_evenly_spread(k, share):
     assert not len(gaps) or gaps.max() - gaps.min() <= 1
 
 
+def test_prc_names_the_rare_classes_where_they_have_names():
+    some = random_pool()
+    plain = Prc(mix=0).select(some, 1, rng()).reasons[0]
+    named = Prc(mix=0).select(some._replace(names=("bug", "billing", "praise")), 1, rng()).reasons[0]
+    assert "of the rare class number 1" in plain
+    assert "of the rare class 'bug'" in named
+
+
 # --- contrastive
 
 
