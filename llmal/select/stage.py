@@ -60,7 +60,7 @@ class Pool(NamedTuple):
         n_classes: C.
         targets: (l, C) the labels of the labelled rows, all zero where the answer was not accepted; or None.
         multi: each class is a yes/no answer of its own (`kind: multi`).
-        sources: texts, zero-shot answers and votes for strategies that look at them; None where there are none.
+        sources: texts, zero-shot answers and votes, for strategies that look at them; or None.
         names: C names of the classes, for reasons a person reads; empty where they are not known.
     """
 
