@@ -14,7 +14,7 @@ from llmal.select.neighbours import nearest
 from llmal.select.stage import Pool, Selection, Selector
 
 MOST_ROWS = 20_000
-"""Rows looked at; larger pools are sampled: with 500 neighbours a row it takes 1.5 GB and 43 s."""
+"""Rows looked at; larger pools are sampled: 500 neighbours a row make ten million edges of these."""
 
 FLAT = 0.01
 """Standard deviation of every class's zero-shot probability below which the answers are all one."""
