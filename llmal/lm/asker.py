@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from llmal.context import Context
 from llmal.errors import ModelError, UserError
+from llmal.lm.endpoint import Endpoint, Retries
 from llmal.lm.prices import Price, PriceSpec, price_of
 from llmal.lm.probe import abilities
-from llmal.lm.transport import Endpoint, Retries, Transport
+from llmal.lm.transport import Transport
 from llmal.lm.wire import Failure, Message, Reply, Request
 from llmal.store.ledger import Caps, Facts, Ledger
 from llmal.store.store import Store

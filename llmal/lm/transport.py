@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
-import json
 import random
 import signal
 import time
-import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
-from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
-import aiohttp
-from pydantic import BaseModel, ConfigDict, Field
-
-from llmal.errors import Interrupted, ModelError, UserError
+from llmal.errors import Interrupted, ModelError
+from llmal.lm.endpoint import Endpoint
+from llmal.lm.http import Http, Line
 from llmal.lm.limits import Limiter
 from llmal.lm.prices import Price
-from llmal.lm.wire import Failure, Reply, Request, read_refusal, read_reply
+from llmal.lm.wire import Failure, Reply, Request, read_reply
 from llmal.records import batched
 from llmal.store import schema
 from llmal.store.ledger import Facts, Ledger, Reservation, Settled
-
-MAX_ANSWER_BYTES = 8 * 1024 * 1024
-"""Most bytes of one answer after decompression; a label and its log-probabilities need a few kilobytes."""
 
 TEMPLATE_TOKENS = 64
 """Tokens a chat template may add beyond the messages' bytes (default system text, dates)."""
@@ -38,75 +30,8 @@ TOKENS_A_MESSAGE = 8
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 """Exponential backoff with full jitter starts and ends here when the server names no time."""
 
-SECRET_LENGTH = 8
-"""Shorter keys (`EMPTY`, `none`) are no secret, and taking them out of an answer could spoil it."""
-
-LOOK_S = 10.0
-"""Seconds for a free question about the endpoint itself."""
-
 Record = Callable[[Request, Reply | Failure], Facts]
 """Turns the end of a call into facts, committed in the same transaction as its cost."""
-
-
-class Retries(BaseModel):
-    """How often a call is sent again after each kind of failure; this is the only retry loop there is."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rate_limit: int = Field(6, ge=0, description="after HTTP 429")
-    server: int = Field(3, ge=0, description="after HTTP 5xx")
-    malformed: int = Field(1, ge=0, description="after a 200 that is no chat completion")
-    connect: int = Field(4, ge=0, description="after a connection that failed before anything was sent")
-    timeout: int = Field(1, ge=0, description="after a deadline or a connection lost half way")
-
-
-class Endpoint(BaseModel):
-    """Where and how calls are sent."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    base_url: str
-    key: str | None = Field(None, repr=False, description="the secret itself; never stored, logged or shown")
-    key_name: str = ""
-    in_flight: int = 16
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    timeout_s: float = 60.0
-    retries: Retries = Retries()
-    tolerate: float = 0.02
-    place: str = Field("annotate", description="key of the file that errors point at")
-
-    def check(self) -> None:
-        """Refuse to send a key in clear over a network.
-
-        Raises:
-            UserError: a key, plain http, and a host that is not this machine.
-        """
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError("expected a URL such as https://host/v1", where=f"{self.place}.base_url")
-        if parts.username or parts.password:
-            raise UserError(
-                "a URL must not carry a password",
-                where=f"{self.place}.base_url",
-                hint=f"Use {self.place}.api_key_env",
-            )
-        if self.key and parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise UserError(
-                "a key would cross the network in clear text",
-                where=f"{self.place}.base_url",
-                hint="Use https",
-            )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Transport:
@@ -119,9 +44,12 @@ class Transport:
         ledger: where every call is booked before it is sent.
         price: of a token.
         seed: of the jitter in waits.
+        line: what carries a request to the model and its answer back; HTTP when absent.
     """
 
-    def __init__(self, endpoint: Endpoint, ledger: Ledger, price: Price, *, seed: int = 0) -> None:
+    def __init__(
+        self, endpoint: Endpoint, ledger: Ledger, price: Price, *, seed: int = 0, line: Line | None = None
+    ) -> None:
         endpoint.check()
         self.endpoint = endpoint
         self.ledger = ledger
@@ -136,29 +64,15 @@ class Transport:
         self._jitter = random.Random(seed)
         # Tokens a server was seen to count above the bound; added to every later bound.
         self._beyond_bytes = 0
-        self._session: aiohttp.ClientSession | None = None
+        self._line = line or Http(endpoint)
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._url = endpoint.base_url.rstrip("/") + "/chat/completions"
 
     async def __aenter__(self) -> Transport:
-        headers = {"Accept-Encoding": "identity", "User-Agent": "llmal"}
-        if self.endpoint.key:
-            headers["Authorization"] = f"Bearer {self.endpoint.key}"
-        local = is_loopback(urlsplit(self.endpoint.base_url).hostname or "")
-        self._session = aiohttp.ClientSession(
-            headers=headers,
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=self.endpoint.timeout_s),
-            trust_env=not local,  # a proxy for the internet has no business with this machine
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        await self._line.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-        await asyncio.sleep(0)
+        await self._line.close()
 
     async def ask(self, request: Request, record: Record) -> Reply | Failure:
         """One request: from the ledger if it was ever answered, else sent, with retries as configured.
@@ -185,14 +99,7 @@ class Transport:
 
     async def look(self, path: str) -> str | None:
         """The body of a free GET below the endpoint's address; None when it gives none."""
-        assert self._session is not None
-        timeout = aiohttp.ClientTimeout(total=min(LOOK_S, self.endpoint.timeout_s))
-        url = self.endpoint.base_url.rstrip("/") + path
-        try:
-            async with self._session.get(url, timeout=timeout, allow_redirects=False) as answer:
-                return self._redacted(await _read(answer)) if answer.status == 200 else None
-        except (aiohttp.ClientError, TimeoutError, zlib.error, _TooLarge, ConnectionError):
-            return None
+        return await self._line.look(path)
 
     async def _ask(
         self, request: Request, row: dict[str, Any], record: Record, stop: _Stop
@@ -235,7 +142,7 @@ class Transport:
         left: dict[str, int],
     ) -> tuple[Reply | Failure, bool]:
         started = time.monotonic()
-        end = await self._send(request, name)
+        end = await self._line.send(request, name)
         seconds = time.monotonic() - started
         if isinstance(end, Reply):
             self._limiter.answered()
@@ -352,49 +259,6 @@ class Transport:
         if end.wait_s is not None:
             return min(end.wait_s, 300.0)
         return self._jitter.uniform(0.5, 1.0) * min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (ordinal - 1))
-
-    async def _send(self, request: Request, request_hash: str) -> Reply | Failure:
-        assert self._session is not None
-        try:
-            async with self._session.post(self._url, json=request.body(), allow_redirects=False) as answer:
-                raw = self._redacted(await _read(answer))
-                if answer.status != 200:
-                    return read_refusal(answer.status, raw, answer.headers.get("Retry-After"))
-                return read_reply(raw, request_hash)
-        except aiohttp.ClientConnectorError as error:
-            words = f"cannot connect ({type(error).__name__})"
-            return Failure("unreachable", words, retry="connect", charged="unsent")
-        except TimeoutError:
-            words = f"no answer within {self.endpoint.timeout_s:g} s"
-            return Failure("timeout", words, retry="timeout", charged="unknown")
-        except (aiohttp.ClientError, zlib.error, _TooLarge, ConnectionError) as error:
-            return Failure("connection", type(error).__name__, retry="timeout", charged="unknown")
-
-    def _redacted(self, raw: bytes) -> str:
-        text, key = raw.decode("utf-8", "replace"), self.endpoint.key or ""
-        if len(key) >= SECRET_LENGTH:
-            for spelled in (key, json.dumps(key)[1:-1], key.replace("/", "\\/")):
-                text = text.replace(spelled, "[key]")
-        return text
-
-
-class _TooLarge(Exception):
-    """An answer beyond `MAX_ANSWER_BYTES`."""
-
-
-async def _read(answer: aiohttp.ClientResponse) -> bytes:
-    """The body, decompressed by us with a bound: a small gzip can hold gigabytes."""
-    raw = await answer.content.read(MAX_ANSWER_BYTES + 1)
-    while len(raw) <= MAX_ANSWER_BYTES and not answer.content.at_eof():
-        raw += await answer.content.read(MAX_ANSWER_BYTES + 1 - len(raw))
-    encoding = answer.headers.get("Content-Encoding", "identity").lower()
-    if encoding in ("gzip", "deflate"):
-        raw = zlib.decompressobj(wbits=47).decompress(
-            raw, MAX_ANSWER_BYTES + 1
-        )  # 47: gzip or zlib, by its header
-    if len(raw) > MAX_ANSWER_BYTES:
-        raise _TooLarge
-    return raw
 
 
 def _response_row(held: Reservation, reply: Reply) -> dict[str, Any]:

@@ -14,8 +14,9 @@ import pytest
 
 from llmal.errors import LlmalError
 from llmal.lm import transport as door
+from llmal.lm.endpoint import Endpoint, Retries
 from llmal.lm.prices import Price
-from llmal.lm.transport import TEMPLATE_TOKENS, TOKENS_A_MESSAGE, Endpoint, Retries, Transport
+from llmal.lm.transport import TEMPLATE_TOKENS, TOKENS_A_MESSAGE, Transport
 from llmal.lm.wire import Request
 from llmal.store import schema as t
 from llmal.store.ledger import Caps, Ledger, bill, unknown_fate

@@ -14,8 +14,10 @@ from llmal.annotate.reading import annotation_of
 from llmal.errors import LlmalError, ModelError
 from llmal.lm import transport as door
 from llmal.lm.dspy_engine import language_model
+from llmal.lm.endpoint import Endpoint, Retries
+from llmal.lm.http import Http
 from llmal.lm.prices import Price
-from llmal.lm.transport import Endpoint, Retries, Transport
+from llmal.lm.transport import Transport
 from llmal.lm.wire import Request
 from llmal.prompts.file import load_prompt
 from llmal.prompts.frame import render
@@ -278,13 +280,13 @@ def test_a_server_that_starts_late_is_reached(store, monkeypatch):
 @pytest.mark.parametrize("retry_after", [0.15, "0.15"])
 def test_retry_after_is_waited_for_by_every_call(retry_after, store, monkeypatch):
     times = []
-    real = Transport._send
+    real = Http.send
 
     async def timed(self, *args):
         times.append(asyncio.get_running_loop().time())
         return await real(self, *args)
 
-    monkeypatch.setattr(Transport, "_send", timed)
+    monkeypatch.setattr(Http, "send", timed)
     with FakeLM(lambda _: ANSWER) as server:
         server.faults = (Fault("status", status=429, retry_after=retry_after, nth=1),)
         made = ask_all(store, endpoint(server, in_flight=1), [request(i) for i in range(4)])

@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from llmal.errors import BudgetSpent, ModelError
+from llmal.lm.endpoint import Endpoint, Retries
 from llmal.lm.prices import Price
 from llmal.lm.probe import Abilities, abilities
-from llmal.lm.transport import Endpoint, Retries, Transport
+from llmal.lm.transport import Transport
 from llmal.store import schema as t
 from llmal.store.ledger import Caps, Ledger, bill
 from llmal.store.store import open_store
