@@ -65,8 +65,12 @@ BUILTIN: dict[str, dict[str, str]] = {
         "zero-shot": "llmal.annotate.zero_shot:ZeroShot",
         "recorded": "llmal.annotate.recorded:Recorded",
         "panel": "llmal.annotate.panel:Panel",
+        "freeal": "llmal.annotate.freeal:FreeAl",
     },
-    "filter": {"confidence": "llmal.filter.confidence:Confidence"},
+    "filter": {
+        "confidence": "llmal.filter.confidence:Confidence",
+        "calibrated": "llmal.filter.calibrated:Calibrated",
+    },
     "train": {
         "linear": "llmal.train.linear:Linear",
         "finetune": "llmal.train.finetune:Finetune",

@@ -95,7 +95,11 @@ def _calls(store: Store, seq: int) -> list[dict[str, Any]]:
     a, o = t.attempt.c, t.outcome.c
     joined = t.attempt.join(t.request, t.request.c.hash == a.request).outerjoin(t.outcome, o.attempt == a.n)
     columns = (a.n, a.request, a.ordinal, o.status, o.reason, o.tokens_in, o.tokens_out, o.cost)
-    found = store.read(sa.select(*columns).select_from(joined).where(t.request.c.item == seq).order_by(a.n))
+    r = t.request.c  # asked about alone, or in one question with others
+    about = sa.or_(
+        r.item == seq, *(r.several.like(like) for like in (f"[{seq},%", f"%,{seq},%", f"%,{seq}]"))
+    )
+    found = store.read(sa.select(*columns).select_from(joined).where(about).order_by(a.n))
     names = ("n", "request", "attempt", "status", "reason", "tokens_in", "tokens_out", "picodollars")
     return [dict(zip(names, row, strict=True)) for row in found]
 
@@ -217,7 +221,9 @@ def full(run: Path) -> dict[str, Any]:
         held: dict[str, int] = {}
         for d in store.decisions(names.decisions).values():
             if d.verdict != "accept":
-                words = "confidence below filter.at_least" if d.score is not None else d.reason
+                why, hearsay, _ = d.reason.rpartition(": stated ")
+                below = d.score is not None and not hearsay
+                words = "confidence below filter.at_least" if below else why or d.reason
                 held[words] = held.get(words, 0) + 1
         found["not_accepted"] = held
         found["failures"] = _failures(store)

@@ -14,8 +14,8 @@ from llmal.errors import BudgetSpent, LlmalError, UserError
 from llmal.labels import write_labels
 from llmal.records import LabelSchema, Tally, recipe
 from llmal.spec import STAGES, Pipeline
-from llmal.state import Outcome, Recipes, outcome, parcel, recipes
-from llmal.store.ledger import PICO, unknown_fate
+from llmal.state import Outcome, outcome, parcel, recipes
+from llmal.store.ledger import PICO, asked_again, unknown_fate
 from llmal.store.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -217,9 +217,15 @@ class _Line:
     def _learnt_from(self) -> TrainingSet:
         from llmal.train.stage import training_set
 
-        names = self.recipes
-        return training_set(
-            self.store, schema=self.schema, annotations=names.annotations, decisions=names.decisions
+        given, decided = self.recipes.annotations, self._decisions()
+        return training_set(self.store, schema=self.schema, annotations=given, decisions=decided)
+
+    def _decisions(self) -> str:
+        """Recipe of the decisions as of now: those of some filters follow people's answers."""
+        from llmal.filter.stage import decision_recipe
+
+        return decision_recipe(
+            self.p.filter, self.store, schema=self.schema, annotations=self.recipes.annotations
         )
 
     def _train_round(self, round_no: int) -> str:
@@ -261,7 +267,7 @@ class _Line:
         store, ctx, schema = self.store, self.ctx, self.schema
         data = self._learnt_from()
         if not train.can_learn(data, schema):
-            raise _nothing_to_learn(store, self.recipes, len(data.items), self.stopped)
+            raise _nothing_to_learn(store, self._decisions(), len(data.items), self.stopped)
         self._train("final", data, self.p.rounds.max, ends=True)
         names = recipes(self.p, ctx, store)
         given, decided, student = names.annotations, names.decisions, names.student
@@ -288,6 +294,7 @@ class _Line:
             student=student,
             route=names.route,
             annotations=given,
+            decisions=decided,
         )
         to = store.folder / "export"
         self._stage(
@@ -297,14 +304,13 @@ class _Line:
     def _asked_again(self) -> list[str]:
         """Keys of items whose call a crash left without a known fate; listed until they are answered."""
         lost = unknown_fate(self.store, unanswered=True)
-        items = [item for item, _, _ in lost if item is not None]
         if lost:
             worst = sum(w for _, _, w in lost) / PICO
             self.ctx.progress.say(
                 f"{len(lost)} calls of unknown fate after a crash may have been charged "
                 f"(at most ${worst:.6f}, counted as spent); those still wanted are asked again"
             )
-        return [item.key for item in self.store.items(items)]
+        return [item.key for item in self.store.items(asked_again(self.store))]
 
 
 def ingest(pipeline: Pipeline, store: Store, ctx: Context) -> Tally:
@@ -329,8 +335,8 @@ def ingest(pipeline: Pipeline, store: Store, ctx: Context) -> Tally:
     return Tally(active, store.n_items() - before, note + (f", {aside} set aside" if aside else ""))
 
 
-def _nothing_to_learn(store: Store, names: Recipes, n: int, stopped: str) -> LlmalError:
-    decisions = store.decisions(names.decisions)
+def _nothing_to_learn(store: Store, decided: str, n: int, stopped: str) -> LlmalError:
+    decisions = store.decisions(decided)
     reasons: dict[str, int] = {}
     for d in decisions.values():
         if d.verdict != "accept":

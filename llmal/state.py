@@ -29,23 +29,27 @@ class Recipes(NamedTuple):
 
 
 def recipes(pipeline: Pipeline, ctx: Context, store: Store | None = None) -> Recipes:
-    """The recipes the file asks for; those from the student on need the store's facts."""
+    """The recipes the file asks for.
+
+    Those from the student on need the store's facts, and so do decisions of a filter that uses evidence.
+    """
     schema = pipeline.label_schema()
     vectors = pipeline.embed.recipe()
     annotations = pipeline.annotate.recipe_for(schema, ctx, vectors)
     decisions = pipeline.filter.recipe_for(annotations)
-    names = Recipes(vectors, annotations, decisions)
     if store is None:
-        return names
+        return Recipes(vectors, annotations, decisions)
     from llmal.evaluate.stage import evaluate_recipe, known_answers
+    from llmal.filter.stage import decision_recipe
     from llmal.route.stage import route_recipe
     from llmal.train.stage import student_recipe, training_set
 
+    decisions = decision_recipe(pipeline.filter, store, schema=schema, annotations=annotations)
     data = training_set(store, schema=schema, annotations=annotations, decisions=decisions)
     student = student_recipe(pipeline.train.final, data, schema, vectors, ctx)
     route = route_recipe(pipeline.route, student, decisions, store.answers(schema.names))
     measures = evaluate_recipe(student, route, annotations, known_answers(store, schema))
-    return names._replace(student=student, route=route, measures=measures)
+    return Recipes(vectors, annotations, decisions, student, route, measures)
 
 
 class Outcome(NamedTuple):

@@ -17,6 +17,7 @@ from llmal.context import Context, Under
 from llmal.plugins import slot
 from llmal.records import Annotation, Item, LabelSchema, recipe
 from llmal.stats.votes import NONE, complete, dawid_skene, majority, suspects
+from llmal.stats.weighted import weighted
 
 LEARN = 50
 """Items all members are asked about before one is spared: their votes show who is right how often."""
@@ -29,15 +30,18 @@ class Panel(Annotator):
     none is asked twice. How often a member is right is worked out from all answers so far, with people's
     answers (never the audit's) as the anchor; an answer once combined stays as it was. With `sure` the
     members are asked in turn, and an item leaves as soon as the consensus on it is that sure; put the
-    cheapest first. Members that copy one another count as independent, so the confidence comes out too high.
+    cheapest first. Members that copy one another count as independent, so the confidence comes out too high;
+    `combine: weighted` sees who errs together.
     Source: Dawid & Skene 1979; language models as workers of different quality: Zhao et al. 2022 (LMTurk).
     """
 
     of: tuple[slot("annotate"), ...] = Field(  # type: ignore[valid-type]
         min_length=2, description="the annotators, each a name or a mapping with `use`"
     )
-    combine: Literal["majority", "dawid-skene", "matrix"] = Field(
-        "dawid-skene", description="how votes become one answer; matrix needs three members"
+    combine: Literal["majority", "dawid-skene", "matrix", "weighted"] = Field(
+        "dawid-skene",
+        description="how votes become one answer; matrix needs three members; weighted: members that err "
+        "together share one say, best with 50 answers of people or more",
     )
     sure: float | None = Field(
         None, gt=0.5, lt=1, description="ask no further member about an item the consensus is this sure of"
@@ -84,7 +88,8 @@ class Panel(Annotator):
         said = [desk.store.annotations(name) for name in names]
         rows = sorted(set().union(*said))
         votes = _votes(said, rows, schema)
-        self._name_suspects(votes, schema, desk)
+        asked = np.array([[row in of for of in said] for row in rows], np.bool_)
+        self._name_suspects(votes, asked, schema, desk)
         probs = dict(zip(rows, self._combined(votes, rows, schema, desk), strict=True))
         for item in items:
             yield _answer(item.seq, [of.get(item.seq) for of in said], probs[item.seq], schema)
@@ -142,11 +147,15 @@ class Panel(Annotator):
             return majority(votes, n_classes)
         if self.combine == "matrix":
             return complete(votes, n_classes).probs
+        if self.combine == "weighted":
+            return weighted(votes, n_classes, known=known).probs
         return dawid_skene(votes, n_classes, known=known).probs
 
-    def _name_suspects(self, votes: NDArray[np.int64], schema: LabelSchema, desk: Desk) -> None:
+    def _name_suspects(
+        self, votes: NDArray[np.int64], asked: NDArray[np.bool_], schema: LabelSchema, desk: Desk
+    ) -> None:
         if schema.kind == "single":
-            for one in suspects(votes[:, :, 0], len(schema.labels), names=schema.names):
+            for one in suspects(votes[:, :, 0], len(schema.labels), names=schema.names, asked=asked):
                 who = f"member {one.annotator + 1} ({self.of[one.annotator].name})"
                 desk.ctx.progress.say(f"annotate: {who} {one.why}; take it out, or change its prompt")
 

@@ -12,6 +12,7 @@ from llmal.answers import best
 from llmal.context import Context
 from llmal.evaluate.table import measures_of
 from llmal.records import Labels, LabelSchema, Tally, canonical, recipe, unasked
+from llmal.stats.calibration import calibration_gap
 from llmal.stats.intervals import Estimate, wilson
 from llmal.store import schema as t
 from llmal.store.store import Store
@@ -64,7 +65,14 @@ def evaluate_recipe(student: str, route: str, annotations: str, known: dict[int,
 
 
 def run(
-    store: Store, ctx: Context, *, schema: LabelSchema, student: str, route: str, annotations: str
+    store: Store,
+    ctx: Context,
+    *,
+    schema: LabelSchema,
+    student: str,
+    route: str,
+    annotations: str,
+    decisions: str = "",
 ) -> Tally:
     """Measure on the audit sample; nothing is measured, and the note says so, while no answer is known.
 
@@ -75,6 +83,8 @@ def run(
         student: recipe of the student that is measured.
         route: recipe of the routes that are measured.
         annotations: recipe of the annotations that are measured.
+        decisions: recipe of the filter's word on them, whose scores are measured where they differ from the
+            raw confidence.
 
     Returns:
         Measures wanted and new.
@@ -95,6 +105,7 @@ def run(
     rows = _rows("student", measures_of(probs, *_answers(probs, schema), gold, schema, rng))
     rows |= _routed(store, route, items, gold)
     rows |= _annotated(store, annotations, known, schema, rng)
+    rows |= _calibrated(store, annotations, decisions, known)
     on = f"audit sample, {len(items)} items"
     facts = [
         {
@@ -149,6 +160,23 @@ def _annotated(
     labels = [given[s].labels for s in items]
     confidence = np.array([c if (c := given[s].confidence) is not None else math.nan for s in items])
     return _rows("annotator", measures_of(None, labels, confidence, [known[s] for s in items], schema, rng))
+
+
+def _calibrated(
+    store: Store, annotations: str, decisions: str, known: dict[int, Labels]
+) -> dict[str, Estimate]:
+    """Calibration error of the filter's scores, where it changed the raw confidence of audit items."""
+    given, decided = store.annotations(annotations), store.decisions(decisions)
+    items = [s for s in sorted(known) if s in given and given[s].status == "ok" and s in decided]
+    scores = [decided[s].score for s in items]
+    if (
+        not items
+        or None in scores
+        or all(given[s].confidence == p for s, p in zip(items, scores, strict=True))
+    ):
+        return {}
+    right = np.array([set(given[s].labels) == set(known[s]) for s in items])
+    return {"annotator.calibrated_ece": calibration_gap(np.clip(np.array(scores, float), 0, 1), right)}
 
 
 def _stored(value: float) -> float | None:

@@ -196,21 +196,28 @@ def mismatch(
 
 
 def suspects(
-    votes: ArrayLike, n_classes: int, *, level: float = 0.95, names: Sequence[str] | None = None
+    votes: ArrayLike,
+    n_classes: int,
+    *,
+    level: float = 0.95,
+    names: Sequence[str] | None = None,
+    asked: ArrayLike | None = None,
 ) -> list[Suspect]:
     """Annotators who answer one class whatever the item, who answer against the others, or by chance.
 
     Each is compared with the Dawid-Skene consensus of the others, never with one it had a part in. "One
     class": at least 95 % of its votes are the same class although the others give that class to at most 80 %
     of the same items. "Against": the whole exact interval of its accuracy lies below chance. "By chance": the
-    whole interval lies less than a fifth of the way from chance to perfect. The intervals hold at `level`
-    for all annotators together.
+    whole interval lies less than a fifth of the way from chance to perfect. "Silent": it does once an item
+    that it was asked about and gave no label counts as a miss. The intervals hold at `level` for all
+    annotators together.
 
     Args:
         votes: (n, m) int, -1 is none; three annotators or more.
         n_classes: C.
         level: of the intervals together.
         names: (C,) of the classes, for the words; their numbers when absent.
+        asked: (n, m) bool, items each was asked about; nobody is called silent when absent.
 
     Returns:
         The worst first; nobody where fewer than three annotate.
@@ -227,7 +234,11 @@ def suspects(
             continue
         consensus = dawid_skene(others, n_classes).probs.argmax(axis=1)[rows]
         said = table[rows, j]
-        why = _why(said, consensus, names or [str(c) for c in range(n_classes)], 1 - (1 - level) / m)
+        each = 1 - (1 - level) / m
+        why = _why(said, consensus, names or [str(c) for c in range(n_classes)], each)
+        if not why and asked is not None:
+            wanted = int((np.asarray(asked, bool)[:, j] & (others != NONE).any(axis=1)).sum())
+            why = _silence(int((said == consensus).sum()), len(said), max(wanted, len(said)), n_classes, each)
         if why:
             found.append(Suspect(j, why, float((said == consensus).mean()), int(rows.sum())))
     return sorted(found, key=lambda suspect: suspect.accuracy)
@@ -245,9 +256,20 @@ def _why(said: NDArray[np.int64], consensus: NDArray[np.int64], names: Sequence[
     bounds = clopper_pearson(hits, len(said), level=level)
     if bounds.high < 1 / n_classes:
         return f"answers against the others: right on {hits} of {len(said)}, below chance"
-    if bounds.high < 1 / n_classes + 0.2 * (1 - 1 / n_classes):
+    if bounds.high < _useless(n_classes):
         return f"hardly better than chance: right on {hits} of {len(said)}"
     return ""
+
+
+def _silence(hits: int, answered: int, wanted: int, n_classes: int, level: float) -> str:
+    if answered == wanted or clopper_pearson(hits, wanted, level=level).high >= _useless(n_classes):
+        return ""
+    return f"gives no label to {1 - answered / wanted:.0%} of its items, and is right on {hits} of {wanted}"
+
+
+def _useless(n_classes: int) -> float:
+    """A fifth of the way from chance to perfect."""
+    return 1 / n_classes + 0.2 * (1 - 1 / n_classes)
 
 
 def _shares(

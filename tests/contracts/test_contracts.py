@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from llmal.annotate.freeal import FreeAl
 from llmal.annotate.llm import Llm
 from llmal.annotate.panel import Panel
 from llmal.annotate.recorded import Recorded
@@ -13,6 +14,7 @@ from llmal.annotate.zero_shot import ZeroShot
 from llmal.embed.hashing import Hashing
 from llmal.embed.sentence import Sentence
 from llmal.export.transformers import Transformers
+from llmal.filter.calibrated import Calibrated
 from llmal.filter.confidence import Confidence
 from llmal.plugins import BUILTIN, find
 from llmal.route.threshold import Threshold
@@ -154,9 +156,11 @@ EXAMPLES = {
         lambda bench: Panel(of=[ZeroShot(), bench.recorded(), ZeroShot(temperature=0.2)]),
         {},
     ),
+    ("annotate", "freeal"): (lambda bench: FreeAl(of=bench.llm()), {"kinds": ("single",)}),
     ("annotate", "zero-shot"): (lambda _: ZeroShot(), {}),
     ("annotate", "recorded"): (Bench.recorded, {}),
     ("filter", "confidence"): (lambda _: Confidence(), {}),
+    ("filter", "calibrated"): (lambda _: Calibrated(), {}),
     ("train", "linear"): (lambda _: Linear(), {}),
     ("train", "finetune"): (Bench.finetune, {}),
     ("route", "threshold"): (lambda _: Threshold(), {}),

@@ -76,7 +76,7 @@ def test_an_entry_point_adds_a_name_and_never_takes_a_built_in_one(monkeypatch):
     monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == "llmal.filter" else [])
     plugins._installed.cache_clear()
     try:
-        assert known("filter") == {"extra": "own:X", "confidence": "llmal.filter.confidence:Confidence"}
+        assert known("filter") == {"extra": "own:X", **plugins.BUILTIN["filter"]}
     finally:
         plugins._installed.cache_clear()
 

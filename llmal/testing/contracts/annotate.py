@@ -15,7 +15,7 @@ from llmal.annotate.stage import Annotator, Desk
 from llmal.corpus import Row, text_key
 from llmal.embed import stage as embed
 from llmal.embed.hashing import Hashing
-from llmal.filter.stage import Filter
+from llmal.filter.stage import NOTHING, Checked, Evidence, Filter
 from llmal.records import Annotation, ConfidenceKind, Item, LabelSchema, Status, Verdict
 from llmal.store import schema as t
 from llmal.store.ledger import Caps
@@ -149,7 +149,7 @@ def _check_probs(probs: tuple[float, ...], schema: LabelSchema, where: str) -> N
 
 
 class FilterContract(PluginContract):
-    """Checks of a filter."""
+    """Checks of a filter, with and without answers of people to go by."""
 
     def plugin(self) -> Filter:
         """The filter under test."""
@@ -159,40 +159,75 @@ class FilterContract(PluginContract):
         """In order, with a verdict and a reason; nothing in, nothing out."""
         given = graded()
         for schema in (SINGLE, MULTI):
-            made = self.plugin().decide(given, schema)
-            assert [d.item for d in made] == [a.item for a in given], (
-                "not one decision an annotation, in order"
-            )
-            assert all(d.verdict in typing.get_args(Verdict) for d in made), "unknown verdict"
-            assert all(d.reason for d in made), "a decision has no reason"
-            assert self.plugin().decide([], schema) == []
+            for evidence in (NOTHING, checked()):
+                made = self.plugin().decide(given, schema, evidence)
+                in_order = [d.item for d in made] == [a.item for a in given]
+                assert in_order, "not one decision an annotation, in order"
+                assert all(d.verdict in typing.get_args(Verdict) for d in made), "unknown verdict"
+                assert all(d.reason for d in made), "a decision has no reason"
+                assert self.plugin().decide([], schema, evidence) == []
 
     def test_without_label_never_accepted(self) -> None:
         """An annotation that carries no label cannot train."""
         given = graded()
-        for a, d in zip(given, self.plugin().decide(given, SINGLE), strict=True):
-            assert a.status == "ok" or d.verdict != "accept", f"{a} was accepted"
+        for evidence in (NOTHING, checked()):
+            for a, d in zip(given, self.plugin().decide(given, SINGLE, evidence), strict=True):
+                assert a.status == "ok" or d.verdict != "accept", f"{a} was accepted"
 
     def test_confidence_only_helps(self) -> None:
         """Raising a confidence never turns an accept into anything else, whatever its kind."""
         for kind in ("logprobs", "stated", "similarity", "recorded"):
             given = [a for a in graded() if a.status == "ok" and a.kind == kind]
-            made = self.plugin().decide(given, SINGLE)
-            verdicts = [d.verdict == "accept" for d in made]
-            assert verdicts == sorted(verdicts), f"{kind}: a surer answer was accepted less readily"
+            for evidence in (NOTHING, checked()):
+                made = self.plugin().decide(given, SINGLE, evidence)
+                verdicts = [d.verdict == "accept" for d in made]
+                assert verdicts == sorted(verdicts), f"{kind}: a surer answer was accepted less readily"
+
+    def test_a_stated_confidence_alone_never_accepts(self) -> None:
+        """What a model says of its own sureness proves nothing as long as no person has answered."""
+        stated = [a for a in graded() if a.kind == "stated"]
+        made = self.plugin().decide(stated, SINGLE)
+        assert not [d for d in made if d.verdict == "accept"], "a model's own word was enough"
 
     def test_score_is_kept(self) -> None:
         """The number that decided stands with the decision, so that a threshold can move later."""
         given = [a for a in graded() if a.confidence is not None and a.status == "ok"]
-        for d in self.plugin().decide(given, SINGLE):
-            assert d.score is not None, f"{d} keeps no score"
-            assert math.isfinite(d.score), f"{d} keeps a score that is not finite"
+        for evidence in (NOTHING, checked()):
+            for d in self.plugin().decide(given, SINGLE, evidence):
+                assert d.score is not None, f"{d} keeps no score"
+                assert math.isfinite(d.score), f"{d} keeps a score that is not finite"
 
     def test_recipe_follows_the_annotations(self) -> None:
         """Other annotations, another recipe."""
         judge = self.plugin()
         assert judge.recipe_for("annotation-a") != judge.recipe_for("annotation-b")
         assert judge.recipe_for("annotation-a") == self.plugin().recipe_for("annotation-a")
+
+    def test_recipe_follows_the_evidence_used(self) -> None:
+        """Another answer of a person, another recipe; none where the filter says it uses no answers."""
+        judge, evidence = self.plugin(), checked()
+        unknown = judge.uses - set(Evidence._fields)
+        assert not unknown, f"`uses` names what is no evidence: {sorted(unknown)}"
+        first = evidence.people[0]
+        other = Evidence((first._replace(right=not first.right), *evidence.people[1:]))
+        same = judge.recipe_for("a", evidence) == judge.recipe_for("a", other)
+        assert same == ("people" not in judge.uses), "the recipe and `uses` do not agree"
+        if same:
+            given = graded()
+            made = judge.decide(given, SINGLE, evidence)
+            assert made == judge.decide(given, SINGLE, other), "answers decide that `uses` does not name"
+
+
+def checked() -> Evidence:
+    """Answers of people about 60 items of each kind of confidence, right more often the surer."""
+    made: list[Checked] = []
+    for kind in typing.get_args(ConfidenceKind):
+        for i in range(60):
+            sure = None if kind == "none" else round(i / 59, 2)
+            label = ("fruit", "tool", "city")[i % 3]
+            a = Annotation(1000 + len(made), "ok", (label,), None, sure, kind)
+            made.append(Checked(a, (i * 7) % 60 <= i, True))
+    return Evidence(tuple(made))
 
 
 def graded() -> list[Annotation]:

@@ -84,7 +84,7 @@ def workers(*rights):
     return tuple(Worker(who=f"w{i}", right=r) for i, r in enumerate(rights))
 
 
-@pytest.mark.parametrize("combine", ["dawid-skene", "matrix"])
+@pytest.mark.parametrize("combine", ["dawid-skene", "matrix", "weighted"])
 def test_better_members_weigh_more_than_in_a_majority(store, combine):
     unequal = workers(0.95, 0.5, 0.5, 0.5, 0.5)
     by_count = run(store, Panel(of=unequal, combine="majority"))

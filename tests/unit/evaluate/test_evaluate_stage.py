@@ -174,3 +174,21 @@ def test_the_annotator_is_measured_where_it_was_asked_about_audit_items(store, c
     answer(store, 0, "bug")
     answer(store, 1, "billing")
     assert measure(store, ctx)[1]["annotator.accuracy"] == (0.5, 2)
+
+
+def test_the_calibration_error_of_the_filters_scores_stands_beside_the_raw_one(store, ctx):
+    predict(store, [[0.9, 0.1]] * N)
+    store.add(t.audit, [{"item": i, "at": 0.0} for i in range(4)])
+    annotate(store, range(4))
+    for item, label in enumerate(["bug", "bug", "billing", "billing"]):
+        answer(store, item, label)
+    raw = measure(store, ctx)[1]
+    assert "annotator.ece" in raw
+    assert "annotator.calibrated_ece" not in raw, "the scores are the raw confidences"
+    scored = [{**Decision(i, "hold", 0.5, "calibrated")._asdict(), "recipe": "d2"} for i in range(4)]
+    store.add(t.decision, scored)
+    given = {"schema": SCHEMA, "student": "s", "route": "r2", "annotations": "a", "decisions": "d2"}
+    run(store, ctx, **given)
+    found = {m.name: m.value for m in store.read(t.measure.select().where(t.measure.c.value.is_not(None)))}
+    assert found["annotator.ece"] == pytest.approx(0.4)
+    assert found["annotator.calibrated_ece"] == pytest.approx(0.0)

@@ -209,3 +209,15 @@ def test_no_items_are_no_error():
     assert (
         majority(nothing, 2).shape == dawid_skene(nothing, 2).probs.shape == complete(nothing, 2).probs.shape
     )
+
+
+def test_an_annotator_that_is_mostly_silent_is_named_and_one_that_was_not_asked_is_not():
+    votes, _ = crowd(600, [0.85, 0.8, 0.85, 0.85])
+    votes[np.random.default_rng(1).random(600) < 0.6, 3] = NONE
+    assert suspects(votes, 2, asked=votes != NONE) == []
+    assert suspects(votes, 2) == []
+    (found,) = suspects(votes, 2, asked=np.ones(votes.shape, bool))
+    assert found.annotator == 3
+    assert found.why.startswith("gives no label to 6")
+    votes[:, 3] = np.where(np.random.default_rng(2).random(600) < 0.05, NONE, crowd(600, [0.85])[0][:, 0])
+    assert suspects(votes, 2, asked=np.ones(votes.shape, bool)) == [], "a few gaps are no fault"
