@@ -15,7 +15,9 @@ T = TypeVar("T")
 Verdict = Literal["accept", "hold", "drop"]
 """What the filter says of an annotation: it trains, it waits for a person, or it leaves the run."""
 
-Status = Literal["ok", "abstained", "unparsed", "off_list", "refused", "filtered", "length", "failed"]
+Status = Literal[
+    "ok", "abstained", "unparsed", "off_list", "refused", "filtered", "length", "failed", "suspect"
+]
 """How an annotator's answer ended; only `ok` carries a label."""
 
 Kind = Literal["single", "multi"]

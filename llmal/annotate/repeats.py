@@ -14,21 +14,6 @@ HEAT = 0.7
 """Temperature of repeated questions where only votes can be counted, as in Wang et al. 2023."""
 
 
-def rotated(schema: LabelSchema, by: int) -> LabelSchema:
-    """The same classes, the first `by` moved to the end: other places, and so other option codes."""
-    by %= len(schema.labels)
-    return schema._replace(labels=(*schema.labels[by:], *schema.labels[:by]))
-
-
-def restored(annotation: Annotation, by: int) -> Annotation:
-    """An answer under `rotated(schema, by)`, its probabilities in the order of the schema again."""
-    if annotation.probs is None:
-        return annotation
-    by %= len(annotation.probs)
-    turn = len(annotation.probs) - by
-    return annotation._replace(probs=(*annotation.probs[turn:], *annotation.probs[:turn]))
-
-
 def agreed(parts: Sequence[Annotation], schema: LabelSchema) -> Annotation:
     """One annotation out of several answers about one item.
 

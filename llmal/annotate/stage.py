@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 
 from llmal.context import Advance, Context
 from llmal.plugins import Plugin
-from llmal.records import Annotation, Item, LabelSchema, Tally, batched, recipe
+from llmal.records import Annotation, Item, Labels, LabelSchema, Tally, batched, recipe
 from llmal.store import schema as t
 from llmal.store.ledger import Caps, Facts
 from llmal.store.store import Store, annotation_rows
 
 BATCH = 64
 """Answers a commit for annotators that are not paid by the call: what a crash can cost."""
+
+
+Shown = tuple[tuple[Item, Labels], ...]
+"""Other items with their answers, to be shown as demonstrations, least to most similar."""
 
 
 class Estimate(NamedTuple):
@@ -49,6 +53,7 @@ class Desk:
         recipe: of the annotations being made.
         vectors_recipe: of the items' vectors.
         advance: call once for each item answered.
+        shown: item -> demonstrations to ask about it with, for annotators that take them.
     """
 
     ctx: Context
@@ -57,6 +62,7 @@ class Desk:
     recipe: str
     vectors_recipe: str
     advance: Advance
+    shown: Mapping[int, Shown] = field(default_factory=dict)
 
     def facts(self, annotation: Annotation) -> Facts:
         """An annotation as rows, for committing together with its cost."""
@@ -77,6 +83,8 @@ class Annotator(Plugin):
 
     group: ClassVar[str] = "annotate"
     uses_vectors: ClassVar[bool] = False
+    takes_demonstrations: ClassVar[bool] = False
+    """Whether it shows the model what stands in `Desk.shown`."""
 
     def recipe_for(self, schema: LabelSchema, ctx: Context, vectors_recipe: str) -> str:
         """Hash of all that determines an answer."""
@@ -130,12 +138,16 @@ def run(
     before = len(have)
     with ctx.progress.task("annotate", len(missing)) as advance:
         desk = Desk(ctx, store, caps, name, vectors, advance)
-        answers = annotator.annotate(store.items(missing), schema, desk)
-        for batch in batched(answers, BATCH):
-            store.add(t.annotation, annotation_rows(name, batch))
+        ask(annotator, missing, schema, desk)
     now = store.annotations(name)
     bare = sum(now[s].status != "ok" for s in missing if s in now)
     return Tally(len(wanted), len(now) - before, f"{bare} without a label" if bare else "")
+
+
+def ask(annotator: Annotator, items: list[int], schema: LabelSchema, desk: Desk) -> None:
+    """Have items answered and keep what is said under the desk's recipe, some at a time."""
+    for batch in batched(annotator.annotate(desk.store.items(items), schema, desk), BATCH):
+        desk.store.add(t.annotation, annotation_rows(desk.recipe, batch))
 
 
 def forget_failures(store: Store, name: str) -> int:

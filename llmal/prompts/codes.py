@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import string
 import unicodedata
+from functools import lru_cache
 from typing import NamedTuple
 
 from llmal.records import LabelSchema
+
+LONGEST_KEPT = 32
+"""Characters of a token whose reading is remembered; a model's tokens come back with every answer."""
 
 
 class Codes(NamedTuple):
@@ -47,22 +51,28 @@ def codebook(schema: LabelSchema) -> str:
 def option(answer: str, schema: LabelSchema) -> str | None:
     """The label an answer names by code or by name; empty for declining; None when it names none, or two."""
     codes = codes_for(schema)
-    word = _fold(answer)
+    word = fold(answer)
     if not word:
         return None
-    if codes.abstain is not None and word in (_fold(codes.abstain), "cannot tell"):
+    if codes.abstain is not None and word in (fold(codes.abstain), "cannot tell"):
         return ""
-    by_code = [name for name, code in zip(schema.names, codes.labels, strict=True) if _fold(code) == word]
-    by_name = [name for name in schema.names if _fold(name) == word]
+    by_code = [name for name, code in zip(schema.names, codes.labels, strict=True) if fold(code) == word]
+    by_name = [name for name in schema.names if fold(name) == word]
     found = set(by_code or by_name)
     return found.pop() if len(found) == 1 else None
 
 
 def code_of(token: str, codes: Codes) -> str | None:
     """The option code a token spells, blanks and case aside, or None."""
-    word = _fold(token)
-    return next((code for code in codes.all() if _fold(code) == word), None)
+    return _spelt(token, codes) if len(token) <= LONGEST_KEPT else _spelt.__wrapped__(token, codes)
 
 
-def _fold(text: str) -> str:
+@lru_cache(maxsize=4096)
+def _spelt(token: str, codes: Codes) -> str | None:
+    word = fold(token)
+    return next((code for code in codes.all() if fold(code) == word), None)
+
+
+def fold(text: str) -> str:
+    """A code or name as it is compared: compatibility forms, blanks, marks around it and case undone."""
     return unicodedata.normalize("NFKC", text).strip().strip(".:)(\"'`*").strip().casefold()

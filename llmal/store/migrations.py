@@ -77,7 +77,25 @@ def m002_doubts(db: Connection) -> None:
     )
 
 
-STEPS: tuple[Step, ...] = (m001_first_tables, m002_doubts)
+def m003_questions_about_several(db: Connection) -> None:
+    """The items of a question that asks about more than one."""
+    db.execute(text("ALTER TABLE request ADD COLUMN several TEXT"))
+
+
+def m004_batches(db: Connection) -> None:
+    """A provider's batches, the calls in each, and what became of them."""
+    for statement in (
+        "CREATE TABLE batch (n INTEGER PRIMARY KEY, base_url TEXT NOT NULL, digest TEXT NOT NULL, "
+        "calls BIGINT NOT NULL, at FLOAT NOT NULL)",
+        "CREATE TABLE batch_call (attempt INTEGER PRIMARY KEY, batch BIGINT NOT NULL)",
+        "CREATE INDEX batch_call_batch ON batch_call (batch)",
+        "CREATE TABLE batch_step (batch BIGINT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, "
+        "at FLOAT NOT NULL, PRIMARY KEY (batch, name))",
+    ):
+        db.execute(text(statement))
+
+
+STEPS: tuple[Step, ...] = (m001_first_tables, m002_doubts, m003_questions_about_several, m004_batches)
 VERSION = len(STEPS)
 
 

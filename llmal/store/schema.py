@@ -75,7 +75,9 @@ measure = _table(
 export = _table("export", "recipe", recipe=str, folder=str, at=float)
 
 # The ledger. An attempt without an outcome is a call whose fate nobody knows: it counts as spent.
-request = _table("request", "hash", hash=str, purpose=str, model=str, prompt=str, item=int, body=str)
+request = _table(
+    "request", "hash", hash=str, purpose=str, model=str, prompt=str, item=int, body=str, several=str
+)
 attempt = _table("attempt", "n", n=int, request=str, ordinal=int, worst=int, at=float)
 outcome = _table(
     "outcome",
@@ -92,4 +94,8 @@ outcome = _table(
     seconds=float,
 )
 response = _table("response", "request", request=str, attempt=int, raw=str, model=str)
+# A provider's batches: planned, with room for their calls, before anything is sent; then what became of them.
+batch = _table("batch", "n", n=int, base_url=str, digest=str, calls=int, at=float)
+batch_call = _table("batch_call", "attempt", attempt=int, batch=int)
+batch_step = _table("batch_step", "batch name", batch=int, name=str, value=str, at=float)
 endpoint = _table("endpoint", "recipe", recipe=str, facts=str, at=float)

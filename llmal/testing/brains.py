@@ -53,7 +53,7 @@ def classifier(
     def brain(ask: Ask) -> Answer | str:
         text = fenced_text(ask.messages)
         if text is None:
-            return _framed("A", ["A", "B"], confidence)
+            return framed("A", ["A", "B"], confidence)
         if isinstance(label_of, Mapping) and text not in label_of:
             raise Rejection(404, "no recorded answer for this text")
         label = label_of[text] if isinstance(label_of, Mapping) else label_of(text)
@@ -62,12 +62,12 @@ def classifier(
             return DECLINED
         if label not in codes:
             raise Rejection(400, f"the prompt offers no label called {label!r}")
-        return _framed(codes[label], list(codes.values()), confidence)
+        return framed(codes[label], list(codes.values()), confidence)
 
     return brain
 
 
-def _framed(code: str, codes: list[str], confidence: float | None) -> Answer:
+def framed(code: str, codes: list[str], confidence: float | None) -> Answer:
     """The answer in the frame DSPy's chat adapter asks for."""
     head, tail = "[[ ## answer ## ]]\n", "\n\n[[ ## completed ## ]]"
     if confidence is None:

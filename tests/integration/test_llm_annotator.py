@@ -120,7 +120,7 @@ def test_a_newer_parser_reads_kept_answers_at_no_cost(tmp_path, monkeypatch):
     with FakeLM(brain(), identify=identify) as server:
         go(server, tmp_path)
         server.reset()
-        monkeypatch.setattr(Llm, "version", 2)
+        monkeypatch.setattr(Llm, "version", Llm.version + 1)
         outcome = go(server, tmp_path)
         assert server.n_requests == 0
     assert outcome.labels["verdict"]["accept"] == 30

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from llmal.annotate.repeats import agreed, restored, rotated
+from llmal.annotate.repeats import agreed
+from llmal.annotate.views import narrowed, rotated, widened
 from llmal.records import Annotation, Label, LabelSchema
 
 SINGLE = LabelSchema("single", tuple(Label(name=n) for n in "abcd"), True)
@@ -20,8 +21,14 @@ def test_an_answer_comes_back_in_the_order_of_the_schema(by):
     assert sorted(turned.names) == sorted(SINGLE.names)
     assert turned.names[0] == "abcd"[by % 4]
     probs = tuple({"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1}[name] for name in turned.names)
-    assert restored(said("a", probs), by).probs == (0.4, 0.3, 0.2, 0.1)
-    assert restored(said("a"), by).probs is None
+    assert widened(said("a", probs), turned, SINGLE).probs == (0.4, 0.3, 0.2, 0.1)
+    assert widened(said("a"), turned, SINGLE).probs is None
+
+
+def test_a_class_that_was_not_shown_has_no_probability():
+    view = narrowed(SINGLE, {"d", "b"})
+    assert view.names == ["b", "d"]
+    assert widened(said("b", (0.7, 0.3)), view, SINGLE).probs == (0.0, 0.7, 0.0, 0.3)
 
 
 def test_what_the_first_place_adds_averages_out():
@@ -31,7 +38,7 @@ def test_what_the_first_place_adds_averages_out():
         biased = np.roll(truth, -by) * np.array([4.0, 1, 1, 1])
         biased /= biased.sum()
         label = rotated(SINGLE, by).names[int(biased.argmax())]
-        parts.append(restored(said([label], tuple(biased)), by))
+        parts.append(widened(said([label], tuple(biased)), rotated(SINGLE, by), SINGLE))
     assert len({p.labels for p in parts}) > 1, "each order on its own is biased"
     found = agreed(parts, SINGLE)
     assert (found.labels, found.kind, found.status) == (("b",), "logprobs", "ok")
