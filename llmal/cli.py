@@ -73,9 +73,9 @@ def check(file: File, as_json: Json = False) -> None:
 @app.command()
 def plan(file: File, run: Folder = None, as_json: Json = False) -> None:
     """Say what a run would take: items, calls, tokens, money, time, people. Nothing is paid."""
-    from llmal import report, setup
+    from llmal import planning, report
 
-    found = setup.plan(file, _run_folder(file, run))
+    found = planning.plan(file, _run_folder(file, run))
     _show(found, as_json, lambda: report.plan_text(found))
 
 
@@ -199,6 +199,52 @@ def predict(
         )
 
 
+@app.command(name="compile")
+def compile_(
+    file: File,
+    run: Folder = None,
+    use: Annotated[str, typer.Option("--use", help="guidelines, bootstrap, mipro or gepa.")] = "guidelines",
+    usd: Annotated[
+        float | None, typer.Option("--usd", min=0, help="Most dollars now, inside the run's budget.")
+    ] = None,
+    calls: Annotated[
+        int | None, typer.Option("--calls", min=0, help="Most calls now, inside the run's budget.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, an option of the optimiser; repeatable.")
+    ] = None,
+    share: Annotated[
+        str, typer.Option("--share", help="Of people's answers: to learn from, choose on, judge by.")
+    ] = "0.3,0.35,0.35",
+    certain: Annotated[
+        bool, typer.Option("--certain", help="Keep it only if the whole interval of the gain is above 0.")
+    ] = False,
+    abstained: Annotated[
+        float, typer.Option("--abstained", min=0, max=0.99, help="Worth of an answer that declines.")
+    ] = 0.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and stop.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
+    revert: Annotated[bool, typer.Option("--revert", help="Put the prompt back as it was before.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Better the prompt from people's answers; kept only if better on answers no optimiser saw."""
+    from llmal.tune import stage, words
+
+    if revert:
+        back = stage.revert(file)
+        _show(back, as_json, lambda: back["reverted"])
+        return
+    wish = stage.Wish(
+        use, words.settings(settings or []), usd, calls, words.shares(share),
+        "certain" if certain else "positive", abstained, dry_run,
+    )  # fmt: skip
+    found = stage.compile_prompt(
+        file, _run_folder(file, run), wish, progress=_progress(quiet), agree=lambda text: yes or _agreed(text)
+    )
+    _show(found, as_json, lambda: words.outcome_text(found))
+
+
 @app.command(name="list")
 def list_(as_json: Json = False) -> None:
     """List the plug-ins of every stage, those of other packages included."""
@@ -246,6 +292,11 @@ def doctor(
     )
     if any(f["state"] == "bad" for f in found["checks"]):
         raise typer.Exit(1)
+
+
+def _agreed(text: str) -> bool:
+    sys.stderr.write(text + "\n")
+    return typer.confirm("Start?", err=True)
 
 
 def _run_folder(file: Path, given: Path | None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -61,13 +60,106 @@ class PromptFile(BaseModel):
         return recipe("prompt", self.model_dump())
 
 
+class Guideline(BaseModel):
+    """A rule learnt from people's answers.
+
+    Attributes:
+        rule: one sentence.
+        fixed, caused: answers it turned right and wrong where it was tried.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    rule: str = Field(min_length=1)
+    fixed: int = 0
+    caused: int = 0
+
+
+class Compiled(BaseModel):
+    """What an optimiser made of a prompt file, as it stands beside it: everything else is the file's.
+
+    Attributes:
+        text: other instructions, or None for those of the file.
+        demonstrations: worked examples in place of the file's, or nothing for those of the file.
+        guidelines: rules put under the instructions.
+        of: recipe of the prompt file that `text` was made from; empty when a person wrote this.
+        about: how it was made and what it is worth, for people.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    text: str | None = None
+    demonstrations: tuple[Demonstration, ...] = ()
+    guidelines: tuple[Guideline, ...] = ()
+    of: str = ""
+    about: dict[str, Any] = Field(default_factory=dict)
+
+    def applied(self, prompt: PromptFile) -> PromptFile:
+        """The prompt with this state put on.
+
+        All guidelines stand in the instructions, the same ones for every item: picking a few for each item
+        would give each request another beginning, and the server's prefix cache nothing to reuse.
+        """
+        text = self.text or prompt.text
+        if self.guidelines:
+            rules = "\n".join(f"{n}. {line.rule}" for n, line in enumerate(self.guidelines, 1))
+            text = f"{text}\n\n{GUIDELINES}\n{rules}"
+        changed = {"text": text, "demonstrations": self.demonstrations or prompt.demonstrations}
+        return PromptFile.model_validate({**dict(prompt), **changed})
+
+
+GUIDELINES = "Guidelines, learnt from cases that were decided by people:"
+"""Stands above the rules in the instructions."""
+
+
 def load_prompt(path: Path | None = None) -> PromptFile:
     """Read a prompt file, and the compiled state beside it (`NAME.compiled.json`) when there is one.
 
     Raises:
-        PromptError: no such file, or front matter that is wrong, with file:line:column.
+        PromptError: no such file, front matter that is wrong, with file:line:column, or a state that is none,
+            or whose instructions were made from another text than the file now holds.
     """
     path = path or DEFAULT_PROMPT
+    prompt, state = read_prompt(path), read_state(path)
+    if state is None:
+        return prompt
+    if state.text is not None and state.of and state.of != prompt.recipe():
+        raise PromptError(
+            "the prompt was edited after its instructions were compiled, and the compiled ones would be used",
+            where=str(path),
+            hint=f"Delete {state_path(path).name} to use the prompt as written, then compile it again",
+        )
+    return state.applied(prompt)
+
+
+def state_path(path: Path) -> Path:
+    """Where the compiled state of a prompt file stands."""
+    return path.with_suffix(".compiled.json")
+
+
+def read_state(path: Path) -> Compiled | None:
+    """The compiled state beside a prompt file, or None.
+
+    Raises:
+        PromptError: the file there is none.
+    """
+    place = state_path(path)
+    if not place.is_file():
+        return None
+    try:
+        return Compiled.model_validate_json(place.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PromptError(
+            "not a compiled prompt", where=str(place), hint="Delete it to use the prompt as written"
+        ) from error
+
+
+def read_prompt(path: Path) -> PromptFile:
+    """Read a prompt file as it is written, whatever stands beside it.
+
+    Raises:
+        PromptError: see `load_prompt`.
+    """
     try:
         source = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -92,7 +184,7 @@ def load_prompt(path: Path | None = None) -> PromptFile:
         prompt = PromptFile.model_validate({**fields, "text": body.strip()})
     except (ValidationError, TypeError) as error:
         raise PromptError(_first_problem(error, path, document if match else None)) from error
-    return _compiled(prompt, path.with_suffix(".compiled.json"))
+    return prompt
 
 
 def _first_problem(error: ValidationError | TypeError, path: Path, document: Document | None) -> str:
@@ -105,20 +197,3 @@ def _first_problem(error: ValidationError | TypeError, path: Path, document: Doc
     known = ", ".join(name for name in PromptFile.model_fields if name != "text")
     extra = f"; known: {known}" if first["type"] == "extra_forbidden" else ""
     return f"{where}: {'.'.join(map(str, place))}: {words}{extra}"
-
-
-def _compiled(prompt: PromptFile, path: Path) -> PromptFile:
-    if not path.is_file():
-        return prompt
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        demos = tuple(
-            Demonstration(text=d["text"], label=d["label"]) for d in state.get("demonstrations", ())
-        )
-        text = state.get("text") or prompt.text
-        compiled = {"text": text, "demonstrations": demos or prompt.demonstrations}
-        return PromptFile.model_validate({**dict(prompt), **compiled})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PromptError(
-            "not a compiled prompt", where=str(path), hint="Delete it to use the prompt as written"
-        ) from error

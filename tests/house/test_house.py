@@ -16,15 +16,15 @@ STAGES = ("embed", "select", "annotate", "filter", "train", "route", "review", "
 
 # Each module may import from its own floor and from those below it; stages never from each other.
 FLOORS = (
-    ("errors", "records", "yamlfile", "stats"),
+    ("errors", "records", "yamlfile", "stats", "clean"),
     ("plugins", "context", "answers", "prototypes", "weights", "corpus"),
     ("store", "prompts", "lm"),
     STAGES,
     ("spec", "predictor"),
-    ("state", "setup", "bulk"),
+    ("state", "setup", "bulk", "durations", "planning", "rounds"),
     ("labels",),
     ("runner",),
-    ("report",),
+    ("report", "tune"),
     ("cli",),
 )
 FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for name in floor}
