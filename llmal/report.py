@@ -409,7 +409,7 @@ def plan_text(found: dict[str, Any]) -> str:
                 f"{found['items_to_annotate']:,} ({found['items_annotated_already']:,} done already)",
             ),
             ("calls", f"about {found['calls']:,}"),
-            ("tokens", f"about {found['tokens_in']:,} in, {found['tokens_out']:,} out; {found['note']}"),
+            ("tokens", f"about {found['tokens_in']:,} in, {found['tokens_out']:,} out"),
             ("money", cost + cap + spent),
             ("people", f"{people['audit']} audit answers, then uncertain items ({most})"),
             (
@@ -418,6 +418,8 @@ def plan_text(found: dict[str, Any]) -> str:
                 if found["seconds"] > 90
                 else f"about {found['seconds']} s",
             ),
+            ("counted", found["note"]),
+            ("timed", found["seconds_note"]),
         ]
     )
 

@@ -11,26 +11,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmal.context import Context
-from llmal.corpus import CorpusSpec, Row, listed, read, records, shown
+from llmal.corpus import CorpusSpec, listed, read, records, shown
 from llmal.errors import CorpusError, LlmalError, UserError
 from llmal.plugins import find, known
 from llmal.prompts.file import DEFAULT_PROMPT, load_prompt
 from llmal.prompts.program import demonstrations
-from llmal.records import Item
 from llmal.spec import STAGES, LabelsSpec, Pipeline
-from llmal.store.ledger import PICO, bill
-from llmal.store.store import Store, open_store
+from llmal.store.store import open_store
 
 TEXT_NAMES = ("text", "body", "content", "message", "sentence", "description", "comment")
 GOLD_NAMES = ("label", "gold", "class", "category")
-SECONDS_A_CALL = 1.0
-"""Of a hosted model answering a short prompt; for the plan's time only."""
-
-SECONDS_A_TEXT = 0.005
-"""Of embedding one text on two CPU cores, measured with MiniLM; for the plan's time only."""
-
-SECONDS_TO_TRAIN = 60.0
-"""Of fine-tuning on a few hundred texts on two CPU cores; for the plan's time only."""
 
 
 def write_pipeline(corpus: Path, labels: list[str], out: Path) -> dict[str, str]:
@@ -105,78 +95,6 @@ def check_pipeline(file: Path) -> dict[str, Any]:
         ):
             del row
     return {"file": str(file), "labels": pipeline.label_schema().names, "pipeline": pipeline.to_spec()}
-
-
-def plan(file: Path, folder: Path) -> dict[str, Any]:
-    """What a run would take from here: nothing is paid, nothing is written.
-
-    Args:
-        file: the pipeline file.
-        folder: the run's folder; what it holds already is not counted again.
-    """
-    from llmal.lm.asker import Asker
-
-    pipeline = Pipeline.from_yaml(file)
-    ctx = Context(folder, home=file.parent.resolve())
-    schema = pipeline.label_schema()
-    rows = list(read(pipeline.corpus, ctx.path(pipeline.corpus.path), schema))
-    items = _distinct(rows)
-    audit = min(pipeline.audit.size, len(items))
-    asked = min(pipeline.rounds.max * pipeline.rounds.size, len(items) - audit)
-    wanted = asked + (audit if pipeline.audit.annotate else 0)
-    answered, spent = _kept(pipeline, folder, ctx)
-    fresh = max(0, wanted - answered)
-    share = fresh / max(1, len(items))
-    one = pipeline.annotate.estimate(items, schema, ctx)
-    calls, tokens_in, tokens_out = (
-        round(one.calls * share),
-        round(one.tokens_in * share),
-        round(one.tokens_out * share),
-    )
-    everyone = pipeline.annotate.members() or (pipeline.annotate,)
-    in_flight = sum(getattr(one, "in_flight", 1) for one in everyone) / len(everyone)
-    gold = sum(r.gold is not None for r in rows)
-    strategies = {s.name: s for s in (pipeline.select.first, pipeline.select.then)}
-    asking = [name for name, s in strategies.items() if isinstance(s, Asker)]
-    more = "".join(f"; the calls of {name} to choose are not counted" for name in asking)
-    return {
-        "rows": len(rows),
-        "items": len(items),
-        "skipped": sum(bool(r.skipped) for r in rows),
-        "rounds": pipeline.rounds.max,
-        "items_to_annotate": fresh,
-        "items_annotated_already": answered,
-        "calls": calls,
-        "tokens_in": tokens_in,
-        "tokens_out": tokens_out,
-        "usd": None if one.usd is None else one.usd * share,
-        "usd_spent_already": spent,
-        "usd_cap": pipeline.budget.usd,
-        "note": one.note + more,
-        "people": {"audit": 0 if gold else audit, "cap": pipeline.budget.people},
-        "seconds": round(len(items) * SECONDS_A_TEXT + calls * SECONDS_A_CALL / in_flight + SECONDS_TO_TRAIN),
-    }
-
-
-def _distinct(rows: list[Row]) -> list[Item]:
-    from llmal.corpus import text_key
-
-    texts: dict[str, str] = {}
-    for row in rows:
-        if row.text is not None:
-            texts.setdefault(text_key(row.text), row.text)
-    return [Item(i, key, text) for i, (key, text) in enumerate(texts.items())]
-
-
-def _kept(pipeline: Pipeline, folder: Path, ctx: Context) -> tuple[int, float]:
-    if not (folder / "store.sqlite").is_file():
-        return 0, 0.0
-    store: Store = open_store(folder, write=False)
-    try:
-        name = pipeline.annotate.recipe_for(pipeline.label_schema(), ctx, pipeline.embed.recipe())
-        return len(store.annotations(name)), bill(store).cost / PICO
-    finally:
-        store.close()
 
 
 def plugins() -> dict[str, dict[str, str]]:

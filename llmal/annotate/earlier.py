@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from heapq import heapreplace
+from itertools import accumulate
 from math import ceil
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import numpy as np
 import sqlalchemy as sa
 
 from llmal.annotate.forecast import Paper
+from llmal.records import batched
 from llmal.store import schema as t
 from llmal.store.store import Store
 
@@ -22,6 +26,9 @@ NEWEST = 2000
 
 COMPARED = 200
 """Calls whose prompts are written out again, to see how far the estimate of their tokens was off."""
+
+LONG = 5000
+"""Calls after which the start and the end of a spell no longer count."""
 
 PAUSE_S = 1.0
 """Seconds without an open call that end a busy spell."""
@@ -35,8 +42,9 @@ class Earlier(NamedTuple):
         tokens_in, tokens_out: measured tokens for each estimated; 1 where too few were measured.
         compared: calls that these two rest on.
         repeats: calls for each question: tries that failed and texts asked about alone again are calls too.
-        seconds: a call, mean.
-        stretch: wall-clock seconds of all busy spells for each second that calls of equal length would take.
+        seconds: of each of these calls.
+        stretch: wall-clock seconds of busy spells for each second that such calls need where every place is
+            taken again at once.
     """
 
     calls: int
@@ -44,8 +52,17 @@ class Earlier(NamedTuple):
     tokens_out: float
     compared: int
     repeats: float
-    seconds: float
+    seconds: tuple[float, ...]
     stretch: float
+
+    def wall(self, calls: int, places: int) -> float:
+        """Seconds by the clock that calls take when so many may be open at once: the mean of a few draws."""
+        if calls < 1:
+            return 0.0
+        some = min(calls, LONG)
+        drawn = np.random.default_rng(0).choice(self.seconds, (max(1, min(20, LONG // some)), some))
+        spans = [makespan(part.tolist(), places) for part in drawn]
+        return fmean(spans) * self.stretch * calls / some
 
 
 def earlier(store: Store, paper: Paper) -> Earlier | None:
@@ -56,22 +73,21 @@ def earlier(store: Store, paper: Paper) -> Earlier | None:
         return None
     measured = [row for row in answered if row.tokens_in is not None and row.tokens_out is not None]
     said_in, said_out, n = _off(store, paper, measured[:: ceil(len(measured) / COMPARED) or 1])
-    seconds = fmean(row.seconds for row in answered)
-    return Earlier(len(answered), said_in, said_out, n, _repeats(rows), seconds, stretch(answered, seconds))
+    order = np.random.default_rng(0).permutation(
+        len(answered)
+    )  # neighbours are alike: slow spells, long texts
+    seconds = tuple(answered[i].seconds for i in order)
+    return Earlier(len(answered), said_in, said_out, n, _repeats(rows), seconds, stretch(answered))
 
 
 def kept(store: Store, paper: Paper, waiting: frozenset[int]) -> int:
     """Questions about items that still wait, whose answers a broken-off run has kept: those are free."""
-    if not waiting:
+    c = t.response.c.request
+    if not waiting or store.count(t.response) == 0:
         return 0
-    r = t.request.c
-    query = (
-        sa.select(r.item, r.several, r.prompt)
-        .join(t.response, t.response.c.request == r.hash)
-        .where(r.purpose == "annotate", r.model == paper.llm.model)
-    )
-    rows = [row for row in store.read(query) if waiting.issuperset(_group(row))]
-    return len(_like(paper, rows))
+    asked = paper.questions([store.items(sorted(waiting))], asks=paper.llm.asks)
+    hashes = [q.request.hash() for q in asked]
+    return sum(store.count(t.response, c.in_(some)) for some in batched(hashes, 500))
 
 
 def _calls(store: Store, purpose: str, model: str) -> Sequence[Any]:
@@ -125,8 +141,8 @@ def _repeats(rows: Sequence[Any]) -> float:
     return len(rows) / max(1, len(questions) - alone_again)
 
 
-def stretch(rows: Sequence[Any], seconds: float) -> float:
-    """How much longer busy spells were than calls of one length, as many open at once, would have been."""
+def stretch(rows: Sequence[Any]) -> float:
+    """How much longer busy spells were than if every place had been taken again at once."""
     spells: list[list[Any]] = []
     end = 0.0
     for row in sorted(rows, key=lambda row: row.at):
@@ -135,14 +151,31 @@ def stretch(rows: Sequence[Any], seconds: float) -> float:
         spells[-1].append(row)
         end = max(end, row.end)
     took = sum(max(r.end for r in spell) - spell[0].at for spell in spells)
-    ideal = sum(ceil(len(spell) / _most_open(spell)) * seconds for spell in spells)
-    return max(took / ideal, 1.0) if ideal > 0 else 1.0
+    least = sum(makespan([r.seconds for r in spell], _most_open(spell)) for spell in spells)
+    return max(took / least, 1.0) if least > 0 else 1.0
+
+
+def makespan(seconds: Sequence[float], places: int) -> float:
+    """When the last call ends if each starts as soon as a place is free (list scheduling, Graham 1966)."""
+    free = [0.0] * min(places, len(seconds))
+    for length in seconds:
+        heapreplace(free, free[0] + length)
+    return max(free, default=0.0)
 
 
 def _most_open(spell: Sequence[Any]) -> int:
     steps = sorted([(row.at, 1) for row in spell] + [(row.at + row.seconds, -1) for row in spell])
-    most = now = 0
-    for _, step in steps:
-        now += step
-        most = max(most, now)
-    return most
+    return max(accumulate(step for _, step in steps))
+
+
+def rests_on(paper: Paper, past: Earlier | None) -> tuple[str, ...]:
+    """On what the counts of calls and tokens rest, in words."""
+    if past is None:
+        again = "texts whose prompt comes back incomplete are asked about once more, alone: not counted"
+        return (paper.tokens.words, again) if paper.llm.batch > 1 else (paper.tokens.words,)
+    tokens = (
+        f"tokens as in {past.compared} of {past.calls} earlier calls" if past.compared else paper.tokens.words
+    )
+    if past.repeats < 1.005:
+        return (tokens,)
+    return tokens, f"{past.repeats:.2f} calls for each question, as before"

@@ -7,6 +7,7 @@ import re
 import tempfile
 import zlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, NamedTuple
@@ -71,17 +72,19 @@ class Paper:
         labels_each: labels an item, for `kind: multi`.
         shown: demonstrations an item that are looked up for it, as `Desk.shown`; what the options say when
             absent.
+        secret: of the run, for its very questions; any other when absent.
     """
 
     def __init__(
         self, llm: Llm, items: Sequence[Item], schema: LabelSchema, ctx: Context, *,
         able: Abilities | None = None, labels_each: float = 1.0, shown: int | None = None,
+        secret: bytes | None = None,
     ) -> None:  # fmt: skip
         # Who asks for a stated confidence has an endpoint without log-probabilities in mind.
         self.able = able or Abilities(top_logprobs=0 if llm.stated else TOP_LOGPROBS)
         self.shown = llm.demonstrations if shown is None else shown
         self.llm, self.schema, self.ctx = llm.model_copy(update={"demonstrations": 0}), schema, ctx
-        self.labels_each = labels_each
+        self.labels_each, self.secret = labels_each, secret
         self.tokens: Tokens = tokens_of(llm.model, ctx.path)
         rng = ctx.rng("plan")
         self.sample = [items[i] for i in sorted(rng.permutation(len(items))[:SAMPLE])]
@@ -93,10 +96,30 @@ class Paper:
         self._rates: dict[int, Rate] = {}
         self._answers: dict[tuple[str, int], float] = {}
 
+    @cached_property
+    def alone(self) -> frozenset[str]:
+        """Keys of the sample's items that are asked about alone though others share a prompt."""
+        if self.llm.batch == 1 or self.shown or len(self.sample) < 2:
+            return frozenset()
+
+        def singles(groups: Sequence[Sequence[Item]]) -> list[Item]:
+            asked = [q.request for q in self.questions(groups)]
+            every = list(dict.fromkeys(item.key for group in groups for item in group))
+            return [of[every[r.item]] for r in asked if r.item is not None and len(r.group) < 2]
+
+        of = {item.key: item for item in self.sample}
+        found = singles([self.sample])
+        first = next((item for item in self.sample if item not in found), None)
+        if first is None or not found:
+            return frozenset(item.key for item in found)
+        # One of them may only be what was left over: beside a first item it is no longer alone.
+        return frozenset(item.key for item in singles([[first, item] for item in found]) if item is not first)
+
     def rate(self, size: int) -> Rate:
         """Means over questions about `size` items each, drawn from the corpus."""
         if size not in self._rates:
-            sample = self.sample or [Item(0, "", "")]
+            fit = [item for item in self.sample if size == 1 or item.key not in self.alone]
+            sample = fit or self.sample or [Item(0, "", "")]
             again = [sample[i % len(sample)] for i in range(max(size, len(sample) - len(sample) % size))]
             groups = [again[i : i + size] for i in range(0, len(again), size)]
             asked = self.questions(groups if size > 1 or len(groups) < SAMPLE else groups[:SAMPLE])
@@ -118,6 +141,7 @@ class Paper:
         with tempfile.TemporaryDirectory() as folder:
             store = open_store(Path(folder))
             try:
+                store.note("secret", (self.secret or bytes(16)).hex)
                 rows = (Row(n, str(n), item.text) for n, item in enumerate(items, 1))
                 keys = {item.text: item.key for item in items}
                 store.put_corpus(VECTORS, "", rows, keys.__getitem__)
@@ -184,8 +208,10 @@ class Take(NamedTuple):
 def one_pass(paper: Paper, n: int) -> Take:
     """Asking about n items of the corpus in one go: every item has `asks` questions, alone or with others."""
     size = 1 if paper.shown else paper.llm.batch
-    full, left = divmod(n, size)
-    rates = [(t * paper.llm.asks, paper.rate(s)) for t, s in ((full, size), (int(left > 0), left)) if t]
+    alone = round(n * len(paper.alone) / max(1, len(paper.sample)))
+    full, left = divmod(n - alone, size)
+    parts = ((full, size), (int(left > 0), left), (alone, 1))
+    rates = [(times * paper.llm.asks, paper.rate(of)) for times, of in parts if times]
     return Take(
         sum(times for times, _ in rates),
         sum(times * rate.tokens_in for times, rate in rates),

@@ -39,14 +39,12 @@ class Look(NamedTuple):
     Attributes:
         row: item -> its row below.
         probs: (n, C) of students that did not learn from the row itself.
-        clean: (n,) probability that the current label is of the small losses.
         kept: (n,) whether it is clean.
-            known: item -> class, of the items that may serve as demonstrations.
+        known: item -> class, of the items that may serve as demonstrations.
     """
 
     row: dict[int, int]
     probs: NDArray[np.float64]
-    clean: NDArray[np.float64]
     kept: NDArray[np.bool_]
     known: dict[int, int]
 
@@ -59,7 +57,8 @@ class FreeAl(Annotator):
     other item is asked about again, this time with demonstrations: the texts most like it among those people
     answered or student and annotator agree on. The probability of a label is the mean of what the student
     says, which did not learn from the item, and what the annotator said last (its own distribution where it
-    gives one, else all on its label). Where the budget ends, items that wait for an answer stay open.
+    gives one, else all on its label); with several classes it is far too low, so let the filter `calibrated`
+    read it. Where the budget ends, items that wait for an answer stay open.
     Source: Xiao et al. 2023 (FreeAL). There a clean item takes the student's label, and that student has
     learnt from it; ours has not, and where it disagrees on a clean item it is wrong more often.
     """
@@ -195,7 +194,7 @@ class _Work:
             self.desk.ctx.progress.say(f"annotate: {found.note}; all answers count as clean")
         good = examples(vectors, probs, learnt, most=self.plan.pool, seed=self.seed)
         known = {seqs[r]: int(labels[r]) for r in good} | self.people
-        return Look({s: r for r, s in enumerate(seqs)}, probs, found.posterior, found.mask, known)
+        return Look({s: r for r, s in enumerate(seqs)}, probs, found.mask, known)
 
     def _class(self, item: int, loop: int) -> int:
         """The item's class at the start of a loop: a person's, else that of the last answer."""
@@ -215,7 +214,8 @@ class _Work:
 
     def _again(self, look: Look, loop: int) -> None:
         """Ask about what is left with demonstrations; items that the budget does not reach wait."""
-        left = [s for s in self.wanted if s in self.said[0] and s not in self.settled | self.people]
+        done = self.settled.keys() | self.people.keys()
+        left = [s for s in self.wanted if s in self.said[0] and s not in done]
         left = [s for s in left if self.said[0][s].status not in FINAL]
         names = self.schema.names
         known = {s: (names[c],) for s, c in look.known.items()}

@@ -15,13 +15,12 @@ from llmal.context import Context
 from llmal.errors import SpecError
 from llmal.lm.asker import HOW_ASKED, Asker
 from llmal.lm.probe import abilities
-from llmal.lm.transport import Transport
 from llmal.prompts.file import PromptFile, load_prompt
 from llmal.prompts.suspicion import RULES
 from llmal.records import Annotation, Item, LabelSchema, recipe
 from llmal.store.ledger import PICO, Ledger
 
-HOW_PUT = ("asks", "stated", "each", "batch", "shortlist", "demonstrations")
+HOW_PUT = ("asks", "stated", "each", "batch", "shortlist", "demonstrations", "echo")
 """Options of how questions are put; each is in the recipe only where it differs from its default."""
 
 
@@ -65,6 +64,10 @@ class Llm(Annotator, Asker):
         le=50,
         description="people's answers shown before an item, those about the texts most like it",
     )
+    echo: bool = Field(
+        False,
+        description="ask for an id of the text with its label; an answer about another text is none then",
+    )
     suspects: Literal["hold", "accept"] = Field(
         "hold", description="texts that look as if written to sway the annotator: left to people, or accepted"
     )
@@ -81,6 +84,7 @@ class Llm(Annotator, Asker):
         clashes = {
             "batch": ("stated", "each", "shortlist", "demonstrations"),  # one prompt for all texts
             "each": ("stated", "shortlist"),
+            "echo": ("stated", "each", "shortlist", "demonstrations"),  # the form of a prompt with several
             "asks": ("stated",),  # the share of answers is the confidence
         }
         for name, others in clashes.items():
@@ -119,7 +123,7 @@ class Llm(Annotator, Asker):
         paper = Paper(self, items, schema, ctx)
         take = one_pass(paper, len(items))
         tokens_in, tokens_out = round(take.tokens_in), round(take.tokens_out)
-        price = self.priced()
+        price = self.asked_price()
         usd = None if price.local else price.of(tokens_in, tokens_out) / PICO
         return Estimate(take.calls, tokens_in, tokens_out, usd, paper.tokens.words)
 
@@ -130,7 +134,7 @@ class Llm(Annotator, Asker):
         ledger = Ledger(desk.store, desk.caps)
         say = desk.ctx.progress.say
         try:
-            async with Transport(self.endpoint(), ledger, self.priced(), seed=desk.ctx.seed) as transport:
+            async with self.transport(ledger, seed=desk.ctx.seed, say=say) as transport:
                 sheet = Sheet(self, items, schema, desk, await abilities(transport, desk.store, self.model))
                 try:
                     await transport.ask_all(sheet.questions(), sheet.record, done=sheet.count, say=say)

@@ -14,7 +14,7 @@ FIELD = "[[ ## answer ## ]]"
 """What stands before the answer, as DSPy's chat adapter asks for it."""
 
 LEAST_MASS = 0.5
-"""Share of the candidates' mass that must lie on options for their shares to say anything about the classes."""
+"""Mass that must lie on options at the answer's token for their shares to say anything about the classes."""
 
 ROUNDING = 1e-3
 """How far above 0 a server's rounding may lift a log-probability."""

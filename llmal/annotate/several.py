@@ -74,6 +74,15 @@ def read_several(
     return [_one(item.seq, *said[name], end, schema) for name, item in zip(names, items, strict=True)]
 
 
+def without_id(item: Item, end: Reply | Failure) -> Annotation:
+    """The annotation of a question about one text whose answer does not carry its id."""
+    if isinstance(end, Failure):
+        return failed(item.seq, end)
+    words = f"answers another question, or none: {end.content}"[:200]
+    short = stopped_short(item.seq, end)
+    return short or Annotation(item.seq, "unparsed", detail=words, request=end.request)
+
+
 def _one(item: int, value: str | list[str], place: int, end: Reply, schema: LabelSchema) -> Annotation:
     parts = value if isinstance(value, list) else [value]
     found = [option(part, schema) for part in parts]

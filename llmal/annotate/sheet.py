@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmal.annotate.reading import annotation_of
 from llmal.annotate.repeats import HEAT, agreed
 from llmal.annotate.retrieval import people, retrieved, say_worth, written
-from llmal.annotate.several import block, hash_of, read_several
+from llmal.annotate.several import block, hash_of, read_several, without_id
 from llmal.annotate.shortlist import say_recall, shortlists
 from llmal.annotate.stage import Desk, Shown
 from llmal.annotate.views import narrowed, rotated, widened
@@ -72,7 +72,8 @@ class Sheet:
             for ask in range(self.llm.asks):  # together: a budget that ends leaves few items half asked
                 turn = ask % len(group)
                 turned = [*group[turn:], *group[:turn]]
-                yield self._about(group[0], ask) if len(group) == 1 else self._about_several(turned, ask)
+                plain = len(group) == 1 and not self.llm.echo
+                yield self._about(group[0], ask) if plain else self._about_several(turned, ask)
 
     def _groups(self) -> list[list[Item]]:
         """The items of each question: one, or with `batch` several, of which none could sway the others.
@@ -93,6 +94,8 @@ class Sheet:
         if left:
             words = f"annotate: {len(left)} items of prompts with several are asked about one by one"
             self.desk.ctx.progress.say(words)
+        if self.llm.echo:
+            return [self._about_several([item], ask) for item, ask in left]
         return [self._about(item, ask) for item, ask in left]
 
     def record(self, request: Request, end: Reply | Failure) -> Facts:
@@ -102,6 +105,8 @@ class Sheet:
             items = [self.by_seq[seq] for seq in request.group]
             view = rotated(self.schema, request.ask)
             read = read_several(items, end, self.secret, view)
+            if read is None and len(items) == 1:
+                return self._keep(without_id(items[0], end), view)
             if read is None:
                 self.again += [(item, request.ask) for item in items]
                 return []
@@ -109,7 +114,8 @@ class Sheet:
         item = self.by_seq[request.item if request.item is not None else -1]
         view = self._view(item, request.ask)
         _, sign = self._frame(view, self.form)
-        return self._keep(annotation_of(item.seq, end, sign, view, form=self.form), view)
+        read = annotation_of(item.seq, end, sign, asked_under(view, self.form), form=self.form)
+        return self._keep(read, view)
 
     def count(self) -> None:
         """Count the items answered since, however many questions each took."""
@@ -129,7 +135,7 @@ class Sheet:
 
     def _demonstrations(self, item: Item, view: LabelSchema) -> list[tuple[Item, str]]:
         """What is shown before an item, in the codes of its view; what the view does not list is left out."""
-        asked = view._replace(abstain=False) if self.form == "each" else view
+        asked = asked_under(view, self.form)
         fit = [(o, labels) for o, labels in self.examples.get(item.seq, ()) if set(labels) <= set(view.names)]
         return [(other, written(labels, asked, self.form)) for other, labels in fit]
 
@@ -166,7 +172,7 @@ class Sheet:
             if len(self._frames) >= FRAMES:
                 self._frames.clear()
             prompt = shown_under(self.prompt, view) if self.shown else self.prompt
-            asked = view._replace(abstain=False) if form == "each" else view
+            asked = asked_under(view, form)
             frame = render(prompt, asked, form)
             self._frames[key] = (frame, signature(prompt, view, strict=False))
         return self._frames[key]
@@ -194,6 +200,11 @@ class Sheet:
                 where="annotate.pin_model",
                 hint="Start a new run for the new model, or set pin_model to false; answers are kept",
             )
+
+
+def asked_under(view: LabelSchema, form: Form) -> LabelSchema:
+    """The options as a form lists them: a yes or a no about every label leaves no option of declining."""
+    return view._replace(abstain=False) if form == "each" else view
 
 
 def shown_under(prompt: PromptFile, view: LabelSchema) -> PromptFile:

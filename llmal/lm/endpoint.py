@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmal.errors import UserError
+
+if TYPE_CHECKING:
+    from llmal.lm.http import Line
+    from llmal.store.store import Store
+
+SECRET_LENGTH = 8
+"""Shorter keys (`EMPTY`, `none`) are no secret, and taking them out of an answer could spoil it."""
 
 
 class Retries(BaseModel):
@@ -59,6 +69,25 @@ class Endpoint(BaseModel):
                 where=f"{self.place}.base_url",
                 hint="Use https",
             )
+
+    def redacted(self, raw: bytes) -> str:
+        """What the endpoint said, as text without the key, however it spells it."""
+        text, key = raw.decode("utf-8", "replace"), self.key or ""
+        if len(key) >= SECRET_LENGTH:
+            for spelled in (key, json.dumps(key)[1:-1], key.replace("/", "\\/")):
+                text = text.replace(spelled, "[key]")
+        return text
+
+    def line(self, store: Store, say: Callable[[str], None] = lambda _: None) -> Line:
+        """What carries requests there: HTTP, unless a kind of endpoint has its own.
+
+        Args:
+            store: of the run.
+            say: shows a line of progress.
+        """
+        from llmal.lm.http import Http
+
+        return Http(self)
 
 
 def is_loopback(host: str) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import zlib
 from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
 from llmal.lm.endpoint import Endpoint, is_loopback
 from llmal.lm.wire import Failure, Reply, Request, read_refusal, read_reply
@@ -15,11 +15,10 @@ from llmal.lm.wire import Failure, Reply, Request, read_refusal, read_reply
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 """Most bytes of one answer after decompression; a label and its log-probabilities need a few kilobytes."""
 
-SECRET_LENGTH = 8
-"""Shorter keys (`EMPTY`, `none`) are no secret, and taking them out of an answer could spoil it."""
-
 LOOK_S = 10.0
 """Seconds for a free question about the endpoint itself."""
+
+_JSON = {"Content-Type": "application/json"}
 
 
 class Line:
@@ -47,6 +46,7 @@ class Http(Line):
         self.endpoint = endpoint
         self._session: aiohttp.ClientSession | None = None
         self._url = endpoint.base_url.rstrip("/")
+        self._chat = URL(self._url + "/chat/completions")
 
     async def open(self) -> None:
         """Open a session that keeps connections, sends the key to this address only, and takes no cookies."""
@@ -75,17 +75,18 @@ class Http(Line):
         timeout = aiohttp.ClientTimeout(total=min(LOOK_S, self.endpoint.timeout_s))
         try:
             async with self._session.get(self._url + path, timeout=timeout, allow_redirects=False) as answer:
-                return self._redacted(await _read(answer)) if answer.status == 200 else None
+                return self.endpoint.redacted(await _read(answer)) if answer.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, zlib.error, _TooLarge, ConnectionError):
             return None
 
     async def send(self, request: Request, request_hash: str) -> Reply | Failure:
         """POST one chat request."""
         assert self._session is not None
-        url = self._url + "/chat/completions"
         try:
-            async with self._session.post(url, json=request.body(), allow_redirects=False) as answer:
-                raw = self._redacted(await _read(answer))
+            async with self._session.post(
+                self._chat, data=request.text.encode(), headers=_JSON, allow_redirects=False
+            ) as answer:
+                raw = self.endpoint.redacted(await _read(answer))
                 if answer.status != 200:
                     return read_refusal(answer.status, raw, answer.headers.get("Retry-After"))
                 return read_reply(raw, request_hash)
@@ -97,13 +98,6 @@ class Http(Line):
             return Failure("timeout", words, retry="timeout", charged="unknown")
         except (aiohttp.ClientError, zlib.error, _TooLarge, ConnectionError) as error:
             return Failure("connection", type(error).__name__, retry="timeout", charged="unknown")
-
-    def _redacted(self, raw: bytes) -> str:
-        text, key = raw.decode("utf-8", "replace"), self.endpoint.key or ""
-        if len(key) >= SECRET_LENGTH:
-            for spelled in (key, json.dumps(key)[1:-1], key.replace("/", "\\/")):
-                text = text.replace(spelled, "[key]")
-        return text
 
 
 class _TooLarge(Exception):

@@ -7,6 +7,7 @@ from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +21,9 @@ class PriceSpec(BaseModel):
 
     input: Decimal = Field(ge=0, description="USD for a million input tokens")
     output: Decimal = Field(ge=0, description="USD for a million output tokens")
+    batch: Decimal | None = Field(
+        None, ge=0, le=1, description="share of these that a call in a provider's batch costs"
+    )
 
 
 class Price(NamedTuple):
@@ -39,7 +43,11 @@ class Price(NamedTuple):
 
 @cache
 def table() -> dict[str, Any]:
-    """The shipped price table: `date`, and `models`: name -> [input, output] in USD for a million tokens."""
+    """The shipped price table.
+
+    `date`; `models`: name -> [input, output] in USD for a million tokens; `batch`: host -> share of the price
+    that a call in a batch costs there.
+    """
     data: dict[str, Any] = json.loads(Path(__file__).with_name("prices.json").read_text(encoding="utf-8"))
     return data
 
@@ -71,6 +79,24 @@ def price_of(model: str, given: PriceSpec | Literal["local"] | None, *, key: str
             ),
         )
     return Price(_pico(Decimal(str(found[0]))), _pico(Decimal(str(found[1]))))
+
+
+def batch_price_of(price: Price, given: PriceSpec | Literal["local"] | None, base_url: str) -> Price:
+    """The price of a model's token in a provider's batch.
+
+    Args:
+        price: of a token in a direct call.
+        given: what the file says; its `batch` wins over the table.
+        base_url: of the endpoint, whose host the table may know; the full price where nobody says.
+    """
+    share = given.batch if isinstance(given, PriceSpec) else None
+    if share is None:
+        share = Decimal(str(table()["batch"].get(urlsplit(base_url).hostname or "", 1)))
+    up = "ROUND_CEILING"
+    return price._replace(
+        input=int((price.input * share).to_integral_value(rounding=up)),
+        output=int((price.output * share).to_integral_value(rounding=up)),
+    )
 
 
 def _pico(usd_per_million: Decimal) -> int:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
-from llmal.errors import Interrupted, ModelError
+from llmal.errors import ModelError
 from llmal.lm.endpoint import Endpoint
-from llmal.lm.http import Http, Line
+from llmal.lm.http import Line
 from llmal.lm.limits import Limiter
 from llmal.lm.prices import Price
+from llmal.lm.stop import Stop as _Stop
 from llmal.lm.wire import Failure, Reply, Request, read_reply
 from llmal.records import batched
 from llmal.store import schema
@@ -44,7 +43,7 @@ class Transport:
         ledger: where every call is booked before it is sent.
         price: of a token.
         seed: of the jitter in waits.
-        line: what carries a request to the model and its answer back; HTTP when absent.
+        line: what carries a request to the model and its answer back; the endpoint's own when absent.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class Transport:
         self._jitter = random.Random(seed)
         # Tokens a server was seen to count above the bound; added to every later bound.
         self._beyond_bytes = 0
-        self._line = line or Http(endpoint)
+        self._line = line or endpoint.line(ledger.store)
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def __aenter__(self) -> Transport:
@@ -95,14 +94,14 @@ class Transport:
                 reply = read_reply(kept[row["hash"]], row["hash"])
                 await self.ledger.append(record(request, reply))
                 return reply
-            return await self._ask(request, row, record, _Stop())
+            return await self._ask(request, row, record, _Stop(), None)
 
     async def look(self, path: str) -> str | None:
         """The body of a free GET below the endpoint's address; None when it gives none."""
         return await self._line.look(path)
 
     async def _ask(
-        self, request: Request, row: dict[str, Any], record: Record, stop: _Stop
+        self, request: Request, row: dict[str, Any], record: Record, stop: _Stop, tail: _Tail | None
     ) -> Reply | Failure:
         if request.max_tokens() < 1:
             raise ValueError("a request without max_tokens: no budget could hold")
@@ -110,27 +109,57 @@ class Transport:
         ordinal = 0
         while True:
             ordinal += 1
-            await self._limiter.acquire(request.bytes_in() // 4 + request.max_tokens())
+            await self._place(request, stop, tail)
             try:
                 if stop.why is not None:  # nothing is sent, or sent again, once the run is to end
                     raise stop.why
-                end, again = await self._attempt(request, row, ordinal, record, left)
+                end, again = await self._attempt(request, row, ordinal, record, left, stop, tail)
             finally:
-                await self._limiter.release()
+                self._limiter.release()
             if not again:
                 return end
             if isinstance(end, Failure):
-                await asyncio.sleep(self._wait(end, ordinal))
+                await stop.unless(asyncio.sleep(self._wait(end, ordinal)))
+
+    async def _place(self, request: Request, stop: _Stop, tail: _Tail | None) -> None:
+        """Wait until the endpoint may be asked."""
+        tokens = request.bytes_in() // 4 + request.max_tokens()
+        if self._limiter.free:
+            await self._limiter.acquire(tokens)
+            return
+        if tail is not None:  # it may be a long wait: the answer before is told first
+            await tail.wait()
+        await stop.unless(self._limiter.acquire(tokens))
 
     async def _attempt(
-        self, request: Request, row: dict[str, Any], ordinal: int, record: Record, left: dict[str, int]
+        self,
+        request: Request,
+        row: dict[str, Any],
+        ordinal: int,
+        record: Record,
+        left: dict[str, int],
+        stop: _Stop,
+        tail: _Tail | None,
     ) -> tuple[Reply | Failure, bool]:
         """One call: reserve, send, settle; says how it ended and whether to try again."""
         held = await self.ledger.reserve(row, ordinal, self._worst(request))
         try:
-            return await self._sent(request, row["hash"], held, ordinal, record, left)
-        finally:
+            if tail is not None:  # booked before this call, so on disk by now: at most one a worker is not
+                await tail.wait()
+            if self._limiter.paused and stop.why is None:  # a 429 came while this call was booked
+                await stop.unless(self._limiter.turn())
+            if stop.why is not None:
+                raise stop.why
+        except BaseException as error:
+            if error is stop.why:
+                await self.ledger.settle(held, Settled("unsent", 0, True, 0.0, None, "stopped"), [])
             self.ledger.let_go(held)
+            raise
+        try:
+            return await self._sent(request, row["hash"], held, ordinal, record, left, tail)
+        except BaseException:
+            self.ledger.let_go(held)
+            raise
 
     async def _sent(
         self,
@@ -140,6 +169,7 @@ class Transport:
         ordinal: int,
         record: Record,
         left: dict[str, int],
+        tail: _Tail | None,
     ) -> tuple[Reply | Failure, bool]:
         started = time.monotonic()
         end = await self._line.send(request, name)
@@ -153,17 +183,25 @@ class Transport:
             except Exception:  # the reader failed, not the call: what was paid for is kept all the same
                 await self.ledger.settle(held, settled, answer)
                 raise
-            await self.ledger.settle(held, settled, answer + learnt)
+            written = self.ledger.settling(held, settled, answer + learnt)
+            if tail is None:
+                await written
+            else:
+                tail.put(written)
             return end, False
         again = end.retry is not None and left[end.retry] > 0
         if again and end.retry is not None:
             left[end.retry] -= 1
+        if end.reason == "rate_limit":
+            self._limiter.limited(None if end.wait_s is None else self._wait(end, ordinal))
         facts = [] if again or end.fatal else record(request, end)
-        await self.ledger.settle(held, _settled_failure(held, end, seconds), facts)
+        written = self.ledger.settling(held, _settled_failure(held, end, seconds), facts)
+        if tail is None or again or end.fatal:
+            await written
+        else:
+            tail.put(written)
         if end.fatal:
             raise ModelError(*_fatal_words(end, self.endpoint), where=self.endpoint.base_url)
-        if end.reason == "rate_limit":
-            self._limiter.limited(self._wait(end, ordinal))
         return end, again
 
     async def ask_all(
@@ -187,18 +225,21 @@ class Transport:
         stop = _Stop()
 
         async def work() -> None:
-            while stop.why is None:
-                async with turn:
-                    drawn = await anext(source, None)
-                if drawn is None or stop.why is not None:
-                    return
-                request, row = drawn
-                try:
-                    self._tolerate(await self._ask(request, row, record, stop))
-                except Exception as error:  # whatever it is, no further call may be paid for
-                    stop.why = stop.why or error
-                    return
-                done()
+            tail = _Tail(done)
+            try:
+                while stop.why is None:
+                    async with turn:
+                        drawn = await anext(source, None)
+                    if drawn is None or stop.why is not None:
+                        break
+                    request, row = drawn
+                    self._tolerate(await self._ask(request, row, record, stop, tail))
+            except Exception as error:  # whatever it is, no further call may be paid for
+                stop.because(error)
+            try:
+                await tail.wait()
+            except Exception as error:
+                stop.because(error)
 
         workers = [asyncio.ensure_future(work()) for _ in range(self.endpoint.in_flight)]
         with stop.on_signals(workers, say):
@@ -261,6 +302,24 @@ class Transport:
         return self._jitter.uniform(0.5, 1.0) * min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (ordinal - 1))
 
 
+class _Tail:
+    """The answer of a worker's last call on its way to the disk, while its next call is made ready."""
+
+    def __init__(self, done: Callable[[], None]) -> None:
+        self._done = done
+        self._written: asyncio.Future[None] | None = None
+
+    def put(self, written: asyncio.Future[None]) -> None:
+        self._written = written
+
+    async def wait(self) -> None:
+        """Return once it is there, and count it as done."""
+        if self._written is not None:
+            written, self._written = self._written, None
+            await written
+            self._done()
+
+
 def _response_row(held: Reservation, reply: Reply) -> dict[str, Any]:
     return {"request": reply.request, "attempt": held.attempt, "raw": reply.raw, "model": reply.model}
 
@@ -284,40 +343,3 @@ def _fatal_words(end: Failure, endpoint: Endpoint) -> tuple[str]:
         "redirected": end.detail,
     }
     return (words.get(end.reason, end.detail),)
-
-
-class _Stop:
-    """Why work should stop, and the signals that say so."""
-
-    def __init__(self) -> None:
-        self.why: Exception | None = None
-
-    @contextlib.contextmanager
-    def on_signals(
-        self, workers: Sequence[asyncio.Future[None]], say: Callable[[str], None]
-    ) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-
-        def asked(number: int) -> None:
-            if isinstance(self.why, Interrupted):
-                for worker in workers:
-                    worker.cancel()
-                return
-            self.why = Interrupted(
-                "stopped on request; everything answered is kept", hint="Run again to go on"
-            )
-            self.why.exit_code = 128 + number
-            say(f"finishing {sum(not w.done() for w in workers)} open calls, again to stop now")
-
-        caught = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(
-                ValueError, RuntimeError, NotImplementedError
-            ):  # not the main thread, or no signals
-                loop.add_signal_handler(number, asked, number)
-                caught.append(number)
-        try:
-            yield
-        finally:
-            for number in caught:
-                loop.remove_signal_handler(number)

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-from llmal.records import canonical, recipe
+from llmal.records import canonical
+
+try:
+    from orjson import loads as _quick_loads
+except ImportError:  # it comes with DSPy, and is no dependency of llmal's own
+    _quick_loads = json.loads  # type: ignore[assignment]
 
 Message = Mapping[str, str]
 
 RetryClass = Literal["rate_limit", "server", "malformed", "connect", "timeout"]
 
 
-class Request(NamedTuple):
-    """One chat request.
+class _Request(NamedTuple):
+    purpose: str
+    model: str
+    messages: Sequence[Message]
+    options: Mapping[str, Any]
+    item: int | None = None
+    prompt: str = ""
+    group: tuple[int, ...] = ()
+    ask: int = 0
+
+
+class Request(_Request):
+    """One chat request; what is derived from it is worked out once.
 
     Attributes:
         purpose: what it is paid for: `annotate`, `probe`, `optimise`.
@@ -24,38 +42,50 @@ class Request(NamedTuple):
         options: every other field of the body.
         item: `seq` of the item asked about, or None.
         prompt: recipe of the unchanging part, for provenance.
+        group: the `seq` of every item asked about, where there are several; `item` is then the first.
+        ask: which of the questions about the item this is, from 0.
     """
-
-    purpose: str
-    model: str
-    messages: Sequence[Message]
-    options: Mapping[str, Any]
-    item: int | None = None
-    prompt: str = ""
 
     def body(self) -> dict[str, Any]:
         """What is sent."""
         return {"model": self.model, "messages": list(self.messages), **self.options}
 
+    @cached_property
+    def text(self) -> str:
+        """The body as JSON text, as it is sent: sorted keys, ASCII only, which half a surrogate survives."""
+        return canonical(self.body())
+
+    @cached_property
+    def _hash(self) -> str:
+        # The same as `recipe("request", self.body())`, without writing the body as JSON a second time.
+        whole = f'["request",{self.text}]'
+        return f"request-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
+
     def hash(self) -> str:
         """Identity of the question: the same body is never paid for twice."""
-        return recipe("request", self.body())
+        return self._hash
 
     def row(self) -> dict[str, Any]:
         """Row of the request table; the body is kept whole where no prompt file can rebuild it."""
-        body = None if self.prompt else canonical(self.body())
+        body = None if self.prompt else self.text
         columns = {
             "purpose": self.purpose,
             "model": self.model,
             "prompt": self.prompt,
             "item": self.item,
             "body": body,
+            "several": canonical(self.group) if self.group else None,
         }
         return {"hash": self.hash(), **columns}
 
+    @cached_property
+    def _bytes_in(self) -> int:
+        texts = [m["content"] for m in self.messages]
+        return sum(len(x) if x.isascii() else len(x.encode("utf-8", "replace")) for x in texts)
+
     def bytes_in(self) -> int:
         """UTF-8 bytes of the messages: no byte-level tokenizer makes more tokens of them than that."""
-        return sum(len(m["content"].encode("utf-8", "replace")) for m in self.messages)
+        return self._bytes_in
 
     def max_tokens(self) -> int:
         """Most tokens the answer may have."""
@@ -110,7 +140,7 @@ def read_reply(raw: str, request: str) -> Reply | Failure:
     """A chat completion from the body of a 200, or the failure it stands for."""
     broken = Failure("malformed", retry="malformed", http=200, charged="unknown")
     try:
-        body = json.loads(raw)
+        body = _loads(raw)
         choice = body["choices"][0]
         message = choice["message"]
         content = message.get("content")
@@ -134,9 +164,18 @@ def read_reply(raw: str, request: str) -> Reply | Failure:
     )
 
 
+def _loads(raw: str) -> Any:
+    """JSON read by a quick parser where it can: it refuses NaN, numbers out of range and half a surrogate."""
+    try:
+        return _quick_loads(raw)
+    except ValueError:
+        return json.loads(raw)
+
+
 def _text(value: Any) -> str:
     """Text that any file can hold: half a surrogate pair, which JSON can spell, becomes a question mark."""
-    return str(value or "").encode("utf-8", "replace").decode()
+    text = str(value or "")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _count(tokens: Any) -> int | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import queue
 import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -75,7 +76,7 @@ class Ledger:
     """Reserves, settles and remembers calls for one run; one instance a process, used from one event loop.
 
     Writes go through a thread that commits whatever has gathered since the last commit in one transaction, so
-    the cost of a durable commit is shared by all calls in flight.
+    the cost of a durable commit is shared by all calls in flight, and in order: what is durable is a prefix.
     """
 
     def __init__(self, store: Store, caps: Caps) -> None:
@@ -123,6 +124,36 @@ class Ledger:
             raise
         return held
 
+    async def reserve_many(
+        self, calls: Sequence[tuple[Mapping[str, Any], int, int]], facts: Callable[[list[Reservation]], Facts]
+    ) -> list[Reservation]:
+        """Make room for as many of these calls as fit, in their order, in one transaction; waits for nobody.
+
+        Args:
+            calls: request row, ordinal and worst cost of each, as for `reserve`.
+            facts: what is committed with the reservations made.
+
+        Raises:
+            BudgetSpent: not even the first fits.
+        """
+        held: list[Reservation] = []
+        requests, attempts = [], []
+        for request, ordinal, worst in calls:
+            if (refusal := self._refusal(worst)) is not None:
+                if not held:
+                    raise refusal
+                break
+            self._spent += worst
+            self._calls += 1
+            n, self._next = self._next, self._next + 1
+            held.append(Reservation(n, worst))
+            requests.append(dict(request))
+            attempts.append(
+                {"n": n, "request": request["hash"], "ordinal": ordinal, "worst": worst, "at": time.time()}
+            )
+        await self._journal.append([(t.request, requests), (t.attempt, attempts), *facts(held)])
+        return held
+
     def let_go(self, held: Reservation) -> None:
         """The call is over, settled or not: whoever waits for room looks again. Unsettled, it stays spent."""
         self._open.discard(held.attempt)
@@ -145,18 +176,32 @@ class Ledger:
 
     async def settle(self, held: Reservation, end: Settled, facts: Facts) -> None:
         """Commit how a call ended, with everything learnt from it, in one transaction."""
+        await self.settling(held, end, facts)
+
+    def settling(self, held: Reservation, end: Settled, facts: Facts) -> asyncio.Future[None]:
+        """As `settle`, but the caller need not wait: what it books later is never committed before this.
+
+        Returns:
+            Done once committed; whoever counts the call as answered has to wait for it.
+        """
         self._spent += end.cost - held.worst
         if end.status == "unsent":
             self._calls -= 1
         row = {**end._asdict(), "attempt": held.attempt, "exact": int(end.exact), "at": time.time()}
-        try:
-            await self._journal.append([(t.outcome, [row]), *facts])
-        finally:
+        settled = self._journal.append([(t.outcome, [row]), *facts])
+
+        def ended(done: asyncio.Future[None]) -> None:
             self.let_go(held)
+            if not done.cancelled():
+                done.exception()  # told to who waits; a worker that was cancelled waits no more
+
+        settled.add_done_callback(ended)
+        return settled
 
     async def append(self, facts: Facts) -> None:
         """Commit facts that no call paid for (a kept answer parsed anew)."""
-        await self._journal.append(facts)
+        if any(rows for _, rows in facts):
+            await self._journal.append(facts)
 
     def kept(self, hashes: list[str]) -> dict[str, str]:
         """Request hash -> raw response, for those answered before: they are never asked again."""
@@ -177,7 +222,8 @@ class Ledger:
 def bill(store: Store) -> Bill:
     """What the run has spent so far; calls without an outcome count with their worst case."""
     o, a = t.outcome.c, t.attempt.c
-    unknown = sa.or_(o.status.is_(None), o.status == "unknown")
+    waiting = a.n.in_(sa.select(t.batch_call.c.attempt))  # in a provider's batch: late, not lost
+    unknown = sa.or_(sa.and_(o.status.is_(None), ~waiting), o.status == "unknown")
     sums = (o.tokens_in, o.tokens_out, sa.func.coalesce(o.cost, a.worst), sa.case((unknown, 1), else_=0))
     # One statement: calls that settle while it runs are counted once.
     query = (
@@ -208,27 +254,58 @@ def unknown_fate(store: Store, *, unanswered: bool = False) -> list[tuple[int | 
     return [tuple(row) for row in store.read(query)]
 
 
+def asked_again(store: Store) -> list[int]:
+    """Every item of a call that was sent, never settled, and has no answer yet: it will be asked again."""
+    r = t.request.c
+    lost = {name for _, name, _ in unknown_fate(store, unanswered=True)}
+    found: dict[int, None] = {}
+    for start in range(0, len(lost), 500):  # SQLite takes a bounded number of values
+        some = sorted(lost)[start : start + 500]
+        for item, several in store.read(sa.select(r.item, r.several).where(r.hash.in_(some))):
+            group = json.loads(several) if several else [item]
+            found |= dict.fromkeys(one for one in group if one is not None)
+    return sorted(found)
+
+
 def _no_outcome() -> sa.ColumnElement[bool]:
-    return t.attempt.c.n.not_in(sa.select(t.outcome.c.attempt))
+    known = sa.union_all(sa.select(t.outcome.c.attempt), sa.select(t.batch_call.c.attempt))
+    return t.attempt.c.n.not_in(known)
+
+
+Entry = tuple[Facts, "asyncio.Future[None]"]
 
 
 class _Journal:
-    """A thread that turns waiting appends into as few transactions as possible."""
+    """A thread that turns waiting appends into as few transactions as possible, in the order they came.
+
+    Appends of one turn of the event loop are handed over together, and their ends are told together: a
+    wake-up a call would cost more than its rows.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._queue: queue.SimpleQueue[tuple[Facts, Future[None]] | None] = queue.SimpleQueue()
+        self._gathered: list[Entry] = []
+        self._queue: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="llmal-ledger", daemon=True)
         self._thread.start()
 
-    async def append(self, facts: Facts) -> None:
-        future: Future[None] = Future()
-        self._queue.put((facts, future))
-        await asyncio.wrap_future(future)
+    def append(self, facts: Facts) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        if not self._gathered:
+            loop.call_soon(self._hand_over)
+        self._gathered.append((facts, future))
+        return future
 
     def close(self) -> None:
+        self._hand_over()
         self._queue.put(None)
         self._thread.join()
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            self._queue.put(gathered)
 
     def _run(self) -> None:
         more = True
@@ -237,9 +314,9 @@ class _Journal:
             while not self._queue.empty():
                 waiting.append(self._queue.get())
             more = None not in waiting
-            self._commit([entry for entry in waiting if entry is not None])
+            self._commit([entry for entries in waiting if entries is not None for entry in entries])
 
-    def _commit(self, entries: list[tuple[Facts, Future[None]]]) -> None:
+    def _commit(self, entries: list[Entry]) -> None:
         if not entries:
             return
         by_table: dict[str, tuple[sa.Table, list[dict[str, Any]]]] = {}
@@ -253,10 +330,15 @@ class _Journal:
             failure = None
         except BaseException as error:  # told to every waiting caller: none may believe its facts are kept
             failure = error
-        for _, future in entries:
-            if not future.set_running_or_notify_cancel():
-                continue
-            if failure is None:
-                future.set_result(None)
-            else:
-                future.set_exception(failure)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            entries[0][1].get_loop().call_soon_threadsafe(_tell, entries, failure)
+
+
+def _tell(entries: list[Entry], failure: BaseException | None) -> None:
+    for _, future in entries:
+        if future.done():  # its caller was cancelled
+            continue
+        if failure is None:
+            future.set_result(None)
+        else:
+            future.set_exception(failure)

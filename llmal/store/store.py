@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
-from sqlalchemy.dialects import postgresql, sqlite
 
 from llmal.errors import StoreError
 from llmal.records import Annotation, Decision, Item, Labels, Route, batched
 from llmal.store import schema as t
+from llmal.store.insert import append
 from llmal.store.migrations import VERSION, migrate
 
 if TYPE_CHECKING:
@@ -63,11 +63,7 @@ class Store:
         if db is None:
             with self.begin() as own:
                 return self.add(table, rows, db=own)
-        insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
-        statement = insert(table).on_conflict_do_nothing()
-        new = 0
-        for batch in batched(rows, BATCH):
-            new += db.execute(statement, batch).rowcount
+        new = sum(append(db, table, batch) for batch in batched(rows, BATCH))
         self.added += new
         return new
 

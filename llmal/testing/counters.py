@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from llmal.testing.chat import Ask, Usage
+
+WHOLE = Fraction(1)
 
 
 class Bill(NamedTuple):
@@ -183,9 +186,9 @@ class Counters:
         with self._changed:
             self._answered[item] += by
 
-    def note_charge(self, ask: Ask, usage: Usage, kind: str) -> None:
-        """A request is charged."""
-        cost = usage.prompt * self._price[0] + usage.completion * self._price[1]
+    def note_charge(self, ask: Ask, usage: Usage, kind: str, *, share: Fraction = WHOLE) -> None:
+        """A request is charged, at this share of the price."""
+        cost = int(share * (usage.prompt * self._price[0] + usage.completion * self._price[1]))
         with self._changed:
             self._bill += cost
             self._bills.append(Bill(ask.item, ask.attempt, cost, kind))

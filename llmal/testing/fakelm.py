@@ -18,11 +18,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
 from aiohttp import web
 
+from llmal.testing.batches import Batches
 from llmal.testing.chat import (
     Answer,
     Ask,
@@ -37,7 +39,7 @@ from llmal.testing.chat import (
     prompt_tokens,
     usage_of,
 )
-from llmal.testing.counters import Bill, Counters
+from llmal.testing.counters import WHOLE, Bill, Counters
 from llmal.testing.faults import KINDS, Fault, status
 from llmal.testing.replay import recorded, replay
 from llmal.testing.wire import Meeting, Wire
@@ -56,12 +58,13 @@ Identify = Callable[[Sequence[Mapping[str, Any]]], str]
 class FakeLM(Counters):
     """A server on 127.0.0.1, in a thread of its own, answering chat requests with what the brain says.
 
-    Serves POST /v1/chat/completions, GET /v1/models, GET /health, and its counters as JSON at GET
-    /fake/counters. Use it as a context manager, or `start` and `stop` it; started again it keeps its port
-    and its counters. The counters are those of `Counters`.
+    Serves POST /v1/chat/completions, GET /v1/models, GET /health, its counters as JSON at GET
+    /fake/counters, and files and batches (`llmal.testing.batches`). Use it as a context manager, or `start`
+    and `stop` it; started again it keeps its port and its counters. The counters are those of `Counters`.
 
     Attributes:
         faults: the script; the first fault that hits a request decides. May be replaced while serving.
+        batches: the file and batch endpoints, with a script of their own.
 
     Args:
         brain: `Ask` -> `Answer` or its content. Called in the server's thread, one call at a time, once per
@@ -100,6 +103,7 @@ class FakeLM(Counters):
     ) -> None:
         super().__init__(price=price, keep=keep)
         self.faults = tuple(faults)
+        self.batches = Batches(self)
         self.model = model
         self.port = port
         self._brain = brain
@@ -170,6 +174,7 @@ class FakeLM(Counters):
         app = web.Application(client_max_size=MAX_REQUEST_BYTES)
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/chat/completions", self._chat)
+        self.batches.add_routes(app)
         app.router.add_get("/health", self._health)
         app.router.add_get("/fake/counters", self._counters)
         # Cancellation: as vLLM does, a request ends when its client goes away.
@@ -258,7 +263,7 @@ class FakeLM(Counters):
                 return fault
         return None
 
-    def _work(self, ask: Ask, fault: Fault | None, key: str) -> bytes:
+    def _work(self, ask: Ask, fault: Fault | None, key: str, *, share: Fraction = WHOLE) -> bytes:
         """Thinks, charges, writes the body; a scripted refusal is raised before, or after if it is billed."""
         refusal = fault if fault is not None and fault.stage == "refuse" else None
         if refusal is not None and not refusal.billed:
@@ -266,7 +271,7 @@ class FakeLM(Counters):
         answers = [_after(fault, "answer", answer) for answer in self._think(ask)]
         usage = usage_of(ask, answers)
         if fault is None or fault.billed:
-            self.note_charge(ask, usage, "ok" if fault is None else fault.kind)
+            self.note_charge(ask, usage, "ok" if fault is None else fault.kind, share=share)
         if refusal is not None:
             raise refusal.run(key)
         body = completion(ask, answers, usage)

@@ -289,6 +289,15 @@ def test_a_yes_or_no_about_every_label_has_a_probability_of_its_own(tmp_path):
         assert (a.kind, a.confidence) == ("logprobs", pytest.approx(0.8))
 
 
+def test_twenty_six_labels_keep_their_letters_where_none_stands_for_declining(tmp_path):
+    names = [f"tag{chr(97 + i)}" for i in range(26)]
+    corpus(tmp_path, 5, words=lambda i: f"{names[i]} {names[25 - i]}")
+    with FakeLM(answerer(lambda text: [n for n in names if n in text], confidence=0.8)) as server:
+        found, _ = go(server, tmp_path, each=True, labels={"kind": "multi", "names": names})
+    assert {a.status for a in found.values()} == {"ok"}
+    assert all(a.labels == tuple(n for n in names if n in text) for text, a in found.items())
+
+
 @pytest.mark.parametrize("spoilt", ["missing", "doubled", "maybe"])
 def test_a_label_without_one_yes_or_no_is_no_answer(tmp_path, spoilt):
     corpus(tmp_path, 3)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +13,14 @@ from typing import Any, NamedTuple
 import pytest
 
 from llmal.annotate.reading import annotation_of
-from llmal.errors import LlmalError, ModelError
+from llmal.errors import Interrupted, LlmalError, ModelError
 from llmal.lm import transport as door
 from llmal.lm.dspy_engine import language_model
 from llmal.lm.endpoint import Endpoint, Retries
 from llmal.lm.http import Http
 from llmal.lm.prices import Price
 from llmal.lm.transport import Transport
-from llmal.lm.wire import Request
+from llmal.lm.wire import Failure, Request
 from llmal.prompts.file import load_prompt
 from llmal.prompts.frame import render
 from llmal.prompts.program import adapter, dspy, signature
@@ -293,6 +295,80 @@ def test_retry_after_is_waited_for_by_every_call(retry_after, store, monkeypatch
         assert [a.status for a in made] == ["ok"] * 4
         assert server.n_requests == 5
     assert times[1] - times[0] >= 0.15
+
+
+def test_with_many_in_flight_nothing_is_sent_before_the_time_the_server_named(store, monkeypatch):
+    """Calls that were booked when the refusal came wait as well."""
+    starts, told = [], []
+    real = Http.send
+
+    async def timed(self, *args):
+        starts.append(time.monotonic())
+        end = await real(self, *args)
+        if isinstance(end, Failure):
+            told.append(time.monotonic())
+        return end
+
+    monkeypatch.setattr(Http, "send", timed)
+    with FakeLM(lambda _: ANSWER) as server:
+        server.faults = (Fault("status", status=429, retry_after=0.4, nth=20),)
+        requests = [request(i, f"item {i}.") for i in range(60)]
+        made = ask_all(store, endpoint(server, in_flight=8), requests)
+        assert server.n_requests == 61
+    assert [a.status for a in made] == ["ok"] * 60
+    assert len(told) == 1
+    assert [at for at in starts if told[0] < at < told[0] + 0.4] == []
+    assert max(starts) > told[0] + 0.4
+
+
+def test_the_first_stop_signal_waits_for_open_calls_and_not_for_a_429_pause(store):
+    def slow(ask):
+        stopping.append(asyncio.run_coroutine_threadsafe(stop(), loops[0])) if not stopping else None
+        return ANSWER
+
+    async def stop():
+        signal.raise_signal(signal.SIGINT)
+
+    async def main(server):
+        loops.append(asyncio.get_running_loop())
+        ledger = Ledger(store, NO_CAPS)
+        try:
+            async with Transport(endpoint(server, in_flight=2), ledger, Price(*PRICE)) as transport:
+                asking = transport.ask_all([request(i, f"item {i}.") for i in range(9)], lambda *_: [])
+                await asyncio.wait_for(asking, 20)
+        finally:
+            ledger.close()
+
+    stopping, loops = [], []
+    with FakeLM(slow, identify=lambda m: str("item 0." in m[-1]["content"]), latency_s=0.3) as server:
+        server.faults = (Fault("status", status=429, retry_after=120, item="True"),)
+        with pytest.raises(Interrupted) as caught:
+            asyncio.run(main(server))
+        assert caught.value.exit_code == 130
+        assert server.counts == {"True": 1, "False": 1}
+        assert server.answered == {"False": 1}
+    assert store.count(t.response) == 1
+    assert bill(store).unknown == 0
+
+
+def test_calls_booked_when_the_stop_comes_are_not_sent_and_cost_nothing(store, monkeypatch):
+    """The stop falls between the reservation and the sending of every call."""
+    real = Ledger.reserve
+
+    async def stopped(self, *args):
+        held = await real(self, *args)
+        if held.attempt == 1:
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(0.05)
+        return held
+
+    monkeypatch.setattr(Ledger, "reserve", stopped)
+    with FakeLM(lambda _: ANSWER) as server:
+        with pytest.raises(Interrupted):
+            ask_all(store, endpoint(server, in_flight=1), [request(i, f"item {i}.") for i in range(5)])
+        assert server.n_requests == 0
+    assert outcomes(store) == [("unsent", "stopped")]
+    assert bill(store) == (0, 0, 0, 0, 0)
 
 
 def test_one_item_that_fails_leaves_the_others_alone(store):

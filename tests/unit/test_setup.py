@@ -7,12 +7,10 @@ import sys
 import pytest
 
 from llmal import cli, setup
-from llmal.corpus import CorpusSpec, read, text_key
 from llmal.errors import CorpusError, LlmalError, UserError
-from llmal.records import Annotation
 from llmal.spec import Pipeline
 from llmal.store import schema as t
-from llmal.store.store import annotation_rows, open_store
+from llmal.store.store import open_store
 
 HEAD = "corpus: {path: c.jsonl}\nlabels: {names: [bug, billing]}\n"
 
@@ -195,56 +193,7 @@ def test_init_refuses_a_corpus_without_text(tmp_path, rows, words):
         setup.write_pipeline(corpus_of(tmp_path, *rows), ["a", "b"], tmp_path / "p.yaml")
 
 
-# --- plan, list, doctor -------------------------------------------------------------------------------------
-
-
-def test_a_plan_counts_rows_items_and_what_is_left_to_ask_and_writes_nothing(tmp_path):
-    rows = [{"text": f"t{i % 30}"} for i in range(40)] + [{"text": ""}]
-    corpus_of(tmp_path, *rows)
-    file = tmp_path / "p.yaml"
-    file.write_text(
-        HEAD + "audit: {size: 10}\nrounds: {max: 2, size: 8}\nbudget: {people: 7}\n", encoding="utf-8"
-    )
-    run = tmp_path / "run"
-    found = setup.plan(file, run)
-    wanted = {
-        "rows": 41,
-        "items": 30,
-        "skipped": 1,
-        "items_to_annotate": 16,
-        "calls": 0,
-        "usd_spent_already": 0.0,
-    }
-    assert {k: found[k] for k in wanted} == wanted
-    assert found["people"] == {"audit": 10, "cap": 7}
-    assert not run.exists()
-
-
-def test_a_plan_says_whose_calls_it_leaves_out(tmp_path):
-    (tmp_path / "c.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
-    file = tmp_path / "p.yaml"
-    head = "corpus: {path: c.jsonl}\nlabels: {names: [x, y]}\n"
-    file.write_text(head + "select: {use: select-llm, model: m, price: local}\n")
-    assert setup.plan(file, tmp_path / "run")["note"].endswith(
-        "; the calls of select-llm to choose are not counted"
-    )
-    file.write_text(head)
-    assert "not counted" not in setup.plan(file, tmp_path / "run")["note"]
-
-
-def test_a_plan_does_not_count_again_what_the_run_holds(tmp_path):
-    path = corpus_of(tmp_path, *({"text": f"t{i}"} for i in range(20)))
-    file = tmp_path / "p.yaml"
-    file.write_text(HEAD + "embed: hashing\naudit: {size: 0}\nrounds: {max: 1, size: 8}\n", encoding="utf-8")
-    pipeline = Pipeline.from_yaml(file)
-    schema = pipeline.label_schema()
-    store = open_store(tmp_path / "run")
-    store.put_corpus("c", "d", read(CorpusSpec(path="c.jsonl"), path, schema), text_key)
-    name = pipeline.annotate.recipe_for(schema, None, pipeline.embed.recipe())
-    store.add(t.annotation, annotation_rows(name, [Annotation(i, "ok", ("bug",)) for i in range(5)]))
-    store.close()
-    found = setup.plan(file, tmp_path / "run")
-    assert (found["items_to_annotate"], found["items_annotated_already"]) == (3, 5)
+# --- list, doctor -------------------------------------------------------------------------------------------
 
 
 def test_the_list_of_plug_ins_has_words_for_each():

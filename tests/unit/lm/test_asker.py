@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from llmal.annotate.llm import Llm
+from llmal.annotate.llm import HOW_PUT, Llm
 from llmal.context import Context
 from llmal.errors import ModelError
 from llmal.lm.asker import HOW_ASKED, Asker, ask
@@ -81,5 +81,5 @@ def test_a_key_in_the_file_and_a_broken_address_are_refused():
 def test_how_is_asked_stays_out_of_recipes():
     assert set(Asker.model_fields) >= HOW_ASKED
     assert set(Asker.model_fields) - HOW_ASKED == {"model", "max_tokens"}
-    assert Llm.not_in_recipe == HOW_ASKED | {"prompt", "asks", "pin_model"}
-    assert Llm(model="m").recipe() == "annotate-481beb57dcd4dc87"  # as before: kept answers are found again
+    assert Llm.not_in_recipe == HOW_ASKED | {"prompt", "suspects", "pin_model", *HOW_PUT}
+    assert Llm(model="m").recipe() == "annotate-9e6c57289c4ca442"  # as before, until the parser changes

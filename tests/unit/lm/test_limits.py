@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -49,7 +50,8 @@ def clock(monkeypatch):
     ours = Clock()
     monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=ours.monotonic))
     real = asyncio.sleep
-    fake = SimpleNamespace(**{n: getattr(asyncio, n) for n in ("Condition",)}, sleep=ours.sleep)
+    names = ("Semaphore", "Lock")
+    fake = SimpleNamespace(**{n: getattr(asyncio, n) for n in names}, sleep=ours.sleep)
     monkeypatch.setattr(limits, "asyncio", fake)
     assert asyncio.sleep is real
     return ours
@@ -68,7 +70,7 @@ def drive(clock, limiter, n, *, seconds=0.0, tokens=1, on_call=lambda i: None):
         on_call(i)
         await clock.sleep(seconds)
         open_now -= 1
-        await limiter.release()
+        limiter.release()
 
     async def main():
         await asyncio.gather(*(call(i) for i in range(n)))
@@ -108,31 +110,6 @@ def test_both_limits_hold_together(clock):
     assert sent[-1] == pytest.approx(30.0)
 
 
-def test_a_429_halves_the_window_once_a_pause_and_answers_open_it_again(clock):
-    limiter = Limiter(16)
-    for _ in range(5):
-        limiter.limited(1.0)  # all calls in flight were refused for one and the same reason
-    assert limiter.window == 8
-    clock.now += 1.0
-    limiter.limited(1.0)
-    assert limiter.window == 4
-    for expected in (4.25, 4.4853, 4.7082):
-        limiter.answered()
-        assert limiter.window == pytest.approx(expected, abs=1e-3)
-    for _ in range(1000):
-        limiter.answered()
-    assert limiter.window == 16
-
-
-def test_the_window_never_closes(clock):
-    limiter = Limiter(4)
-    for _ in range(20):
-        limiter.limited(0.0)
-        clock.now += 1.0
-    assert limiter.window == 1.0
-    assert drive(clock, limiter, 3)[1] == 1
-
-
 def test_nobody_sends_during_a_pause(clock):
     limiter = Limiter(8)
     sent, _ = drive(
@@ -156,25 +133,101 @@ def test_a_longer_pause_is_not_cut_short_by_a_shorter_one(clock):
     assert drive(clock, limiter, 1)[0] == [10.0]
 
 
-def test_after_a_storm_the_allowed_rate_is_found_again(clock):
-    """A server that allows 20 calls a second, 64 in flight: at least 85 % of that once settled."""
-    limiter, limit, refused, good = Limiter(64), 20, 0, []
-    recent = []
+class Bucket:
+    """A server that allows `rate` calls a second, `burst` at once, and refuses the others at no delay."""
 
-    def serve(_):
-        nonlocal refused
-        recent[:] = [at for at in recent if at > clock.now - 1.0]
-        if len(recent) >= limit:
-            refused += 1
-            limiter.limited(0.05)
-        else:
-            recent.append(clock.now)
-            good.append(clock.now)
-            limiter.answered()
+    def __init__(self, clock, rate, burst):
+        self.clock, self.rate, self.burst = clock, rate, burst
+        self.level, self.at = burst, clock.now
 
-    drive(clock, limiter, 600, seconds=0.2, on_call=serve)
-    late = [at for at in good if at > good[0] + 5]
-    assert len(late) / (late[-1] - late[0]) >= 0.85 * limit
+    def allows(self):
+        self.level = min(self.burst, self.level + (self.clock.now - self.at) * self.rate)
+        self.at = self.clock.now
+        good = self.level >= 1
+        self.level -= good
+        return good
+
+
+def storm(clock, limiter, server, *, seconds, latency=0.1, workers=64, wait_s=None, then=None):
+    """Times of calls served and refused while workers ask again and again, waiting 0.25 to 0.5 s after a 429.
+
+    `then` is a time at which the server's rate becomes another, and that rate.
+    """
+    start, good, bad, draws = clock.now, [], [], random.Random(0)
+
+    async def work():
+        while clock.now < start + seconds:
+            await limiter.acquire(1)
+            if then and clock.now >= start + then[0]:
+                server.rate, server.burst = then[1], then[1] / 10
+            fine = server.allows()
+            (good if fine else bad).append(clock.now - start)
+            if fine:
+                await clock.sleep(latency * draws.uniform(0.7, 1.3))
+                limiter.answered()
+            else:
+                await clock.sleep(0.005)
+                limiter.limited(wait_s)
+            limiter.release()
+            if not fine:
+                await clock.sleep(draws.uniform(0.25, 0.5))
+
+    async def main():
+        await asyncio.gather(*(work() for _ in range(workers)))
+
+    asyncio.run(clock.run(main()))
+    return good, bad
+
+
+def between(times, low, high):
+    return sum(low <= at < high for at in times)
+
+
+@pytest.mark.parametrize("latency", [0.02, 0.5])
+@pytest.mark.parametrize("burst_s", [0.1, 2.0])
+@pytest.mark.parametrize("rate", [5, 20, 100])
+def test_under_429s_without_a_time_the_allowed_rate_is_kept_within_15_percent(clock, rate, burst_s, latency):
+    server = Bucket(clock, rate, max(1.0, rate * burst_s))
+    good, bad = storm(clock, Limiter(64), server, seconds=40, latency=latency)
+    assert between(good, 10, 40) / 30 == pytest.approx(rate, rel=0.15)
+    assert between(bad, 10, 40) <= 0.1 * between(good, 10, 40) + 5, "few are refused once the pace is found"
+
+
+def test_a_limiter_that_does_not_slow_down_is_refused_far_more_often(clock, monkeypatch):
+    """Power check: without the pace, calls come back as soon as they have waited, and most are refused."""
+    monkeypatch.setattr(limits._Pace, "refused", lambda self: 0.0)
+    good, bad = storm(clock, Limiter(64), Bucket(clock, 20, 2), seconds=40)
+    assert between(bad, 10, 40) > 3 * between(good, 10, 40)
+
+
+def test_a_limit_that_is_lifted_tenfold_is_found_within_a_quarter_of_a_minute(clock):
+    good, _ = storm(clock, Limiter(64), Bucket(clock, 20, 2), seconds=45, then=(20, 200))
+    assert between(good, 35, 45) / 10 >= 0.85 * 200
+
+
+def test_a_limit_that_is_cut_to_a_tenth_is_kept_within_seconds(clock):
+    good, bad = storm(clock, Limiter(64), Bucket(clock, 200, 20), seconds=45, then=(20, 20))
+    assert between(good, 25, 45) / 20 == pytest.approx(20, rel=0.15)
+    assert between(bad, 25, 45) < 0.1 * between(good, 25, 45)
+
+
+def test_before_the_time_the_server_named_nothing_is_sent_and_then_no_burst(clock):
+    limiter = Limiter(64)
+    server = Bucket(clock, 20, 2)
+    good, bad = storm(clock, limiter, server, seconds=30, wait_s=1.0)
+    sent = sorted(good + bad)
+    told = [at + 0.005 for at in bad]  # when the refusal arrives
+    assert not [(at, was) for at in sent for was in told if was + 1e-9 < at < was + 1 - 1e-9]
+    after = [at for at in sent if at > 10]
+    assert max(between(after, at, at + 0.5) for at in after) <= 20, "twice the allowed half second at most"
+
+
+def test_a_server_that_lets_nothing_pass_is_asked_ever_less(clock):
+    limiter = Limiter(64)
+    limiter.answered()
+    none = SimpleNamespace(allows=lambda: False)
+    _, bad = storm(clock, limiter, none, seconds=120)
+    assert between(bad, 60, 120) <= 40
 
 
 def test_a_place_is_given_back_when_waiting_is_cancelled():
@@ -187,7 +240,7 @@ def test_a_place_is_given_back_when_waiting_is_cancelled():
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        limiter._paused_until = 0.0
+        limiter._paused_until, limiter._pace.now = 0.0, None
         await asyncio.wait_for(limiter.acquire(1), 1.0)
 
     asyncio.run(main())

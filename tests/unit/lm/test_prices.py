@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from llmal.errors import ModelError
-from llmal.lm.prices import Price, PriceSpec, price_of, table
+from llmal.lm.prices import Price, PriceSpec, batch_price_of, price_of, table
 
 KEY = "annotate.price"
 
@@ -72,3 +72,27 @@ def test_an_unknown_price_names_the_key_and_the_ways_out(model):
 def test_a_price_is_a_number_of_dollars(bad):
     with pytest.raises(ValidationError):
         PriceSpec(input=bad, output=1)
+
+
+@pytest.mark.parametrize(
+    ("share", "url", "pico"),
+    [
+        (None, "https://api.openai.com/v1", (51, 300_000)),  # the table's half, rounded up
+        (None, "https://example.org/v1", (101, 600_000)),  # nobody says: the full price is an upper bound
+        (None, "https://api.openai.com.example.org/v1", (101, 600_000)),
+        ("0.4", "https://api.openai.com/v1", (41, 240_000)),
+        ("0", "https://example.org/v1", (0, 0)),
+    ],
+)
+def test_a_batch_costs_the_share_that_the_file_or_the_table_says(share, url, pico):
+    given = PriceSpec(input=Decimal("0.000101"), output=Decimal("0.6"), batch=share)
+    assert batch_price_of(price_of("m", given, key=KEY), given, url) == (*pico, False)
+
+
+def test_a_machine_of_ones_own_costs_nothing_in_batches_either():
+    assert batch_price_of(Price(0, 0, True), "local", "http://127.0.0.1/v1") == (0, 0, True)
+
+
+def test_a_batch_costs_no_more_than_its_calls():
+    with pytest.raises(ValidationError):
+        PriceSpec(input=1, output=1, batch=2)

@@ -7,8 +7,12 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from llmal.lm import wire
 from llmal.lm.wire import Failure, Reply, Request, Token, read_refusal, read_reply
+from llmal.records import recipe
 
 OPTIONS = {"max_tokens": 64, "temperature": 0.0}
 
@@ -151,6 +155,34 @@ def test_retry_after_as_a_date(ahead_s, low, high):
 
 def test_a_retry_after_date_without_a_zone_is_no_crash():
     assert read_refusal(429, "", "Wed, 21 Oct 2015 07:28:00").wait_s in (None, 0.0)
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("\ud83d")
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(VALUES, VALUES, VALUES, st.integers(0, 30))
+def test_the_quick_json_parser_reads_what_the_standard_one_reads(content, usage, logprob, cut):
+    """Also NaN, numbers out of range, half a surrogate, and a body that ends too early."""
+    top = [{"token": "A", "logprob": logprob}]
+    choice = {"message": {"content": content}, "logprobs": {"content": [{"token": "A", "top_logprobs": top}]}}
+    raw = json.dumps(body(choices=[choice], usage={"prompt_tokens": usage, "completion_tokens": usage}))
+    raw = raw[: len(raw) - cut]
+    with pytest.MonkeyPatch.context() as patch:
+        quick = read_reply(raw, "h")
+        patch.setattr(wire, "_quick_loads", json.loads)
+        assert repr(quick) == repr(read_reply(raw, "h"))
+
+
+def test_what_is_sent_is_what_is_hashed():
+    one = Request("annotate", "m", [{"role": "user", "content": "é\ud800"}], OPTIONS, 3, "prompt-1")
+    assert json.loads(one.text) == one.body()
+    assert one.text.isascii()
+    assert one.hash() == recipe("request", one.body())
+    assert one._replace(model="n").hash() == recipe("request", one.body() | {"model": "n"})
 
 
 def test_a_request_is_its_body_and_nothing_else():

@@ -252,6 +252,21 @@ def test_a_process_killed_between_two_writes_keeps_all_of_a_commit_or_nothing(pl
     store.close()
 
 
+def test_an_end_that_is_not_waited_for_is_on_disk_before_whatever_is_booked_after_it(store):
+    async def work(ledger):
+        for n in range(20):
+            held = await ledger.reserve(row(f"a{n}"), 1, 50)
+            written = ledger.settling(held, OK, [response(held, f"a{n}")])
+            assert bill(store).unknown in (0, 1)
+            later = await ledger.reserve(row(f"b{n}"), 1, 50)
+            assert written.done()
+            assert store.count(t.response) == n + 1
+            assert bill(store).unknown == 1
+            await ledger.settle(later, OK, [])
+
+    use(store, Caps(), work)
+
+
 def test_many_calls_share_a_commit(store, monkeypatch):
     commits = []
     real = type(store).begin

@@ -36,6 +36,23 @@ def test_migrating_twice_changes_nothing(engine):
         assert db.exec_driver_sql("SELECT sql FROM sqlite_master").fetchall() == before
 
 
+def test_a_store_from_before_batches_keeps_its_calls_and_takes_batches(engine):
+    before = migrations.STEPS.index(migrations.m004_batches)
+    with engine.begin() as db:
+        db.exec_driver_sql("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        for step in migrations.STEPS[:before]:
+            step(db)
+        db.exec_driver_sql(f"INSERT INTO meta VALUES ('version', '{before}')")
+        db.exec_driver_sql("INSERT INTO attempt VALUES (7, 'request-1', 1, 500, 0.0)")
+        assert migrations.migrate(db) == before
+        assert db.exec_driver_sql("SELECT * FROM attempt").fetchall() == [(7, "request-1", 1, 500, 0.0)]
+        db.execute(schema.batch.insert().values(n=1, base_url="u", digest="d", calls=1, at=0.0))
+        db.execute(schema.batch_call.insert().values(attempt=7, batch=1))
+        db.execute(schema.batch_step.insert().values(batch=1, name="created", value="b", at=0.0))
+        with pytest.raises(sa.exc.IntegrityError):  # what became of a batch is said once
+            db.execute(schema.batch_step.insert().values(batch=1, name="created", value="c", at=0.0))
+
+
 def test_a_newer_store_is_refused_with_both_versions(engine):
     with engine.begin() as db:
         migrations.migrate(db)
