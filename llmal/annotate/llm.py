@@ -75,6 +75,7 @@ class Llm(Annotator, Asker):
         False, description="stop when an answer carries another model's name than the endpoint's first one"
     )
 
+    commits: ClassVar[bool] = True
     version: ClassVar[int] = 2  # of the parser: raise it and kept answers are read again, at no cost
     takes_demonstrations: ClassVar[bool] = True
     not_in_recipe: ClassVar[frozenset[str]] = HOW_ASKED | {"prompt", "pin_model", "suspects", *HOW_PUT}

@@ -114,8 +114,8 @@ class Sheet:
         item = self.by_seq[request.item if request.item is not None else -1]
         view = self._view(item, request.ask)
         _, sign = self._frame(view, self.form)
-        read = annotation_of(item.seq, end, sign, asked_under(view, self.form), form=self.form)
-        return self._keep(read, view)
+        asked = asked_under(view, self.form)
+        return self._keep(annotation_of(item.seq, end, sign, asked, form=self.form), view)
 
     def count(self) -> None:
         """Count the items answered since, however many questions each took."""

@@ -83,6 +83,7 @@ class Annotator(Plugin):
 
     group: ClassVar[str] = "annotate"
     uses_vectors: ClassVar[bool] = False
+    commits: ClassVar[bool] = False  # each answer is kept, with its cost, before `annotate` gives it back
     takes_demonstrations: ClassVar[bool] = False
     """Whether it shows the model what stands in `Desk.shown`."""
 
@@ -131,7 +132,7 @@ def run(
         BudgetSpent, ModelError, Interrupted: from the transport; everything answered before is kept.
     """
     name = annotator.recipe_for(schema, ctx, vectors)
-    have = {s for (s,) in store.read(_answered(name))}
+    have = dict(store.read(_statuses(name)))
     missing = [s for s in wanted if s not in have]
     if not missing:
         return Tally(len(wanted), 0)
@@ -139,15 +140,16 @@ def run(
     with ctx.progress.task("annotate", len(missing)) as advance:
         desk = Desk(ctx, store, caps, name, vectors, advance)
         ask(annotator, missing, schema, desk)
-    now = store.annotations(name)
-    bare = sum(now[s].status != "ok" for s in missing if s in now)
+    now = dict(store.read(_statuses(name)))
+    bare = sum(now[s] != "ok" for s in missing if s in now)
     return Tally(len(wanted), len(now) - before, f"{bare} without a label" if bare else "")
 
 
 def ask(annotator: Annotator, items: list[int], schema: LabelSchema, desk: Desk) -> None:
     """Have items answered and keep what is said under the desk's recipe, some at a time."""
     for batch in batched(annotator.annotate(desk.store.items(items), schema, desk), BATCH):
-        desk.store.add(t.annotation, annotation_rows(desk.recipe, batch))
+        if not annotator.commits:
+            desk.store.add(t.annotation, annotation_rows(desk.recipe, batch))
 
 
 def forget_failures(store: Store, name: str) -> int:
@@ -162,7 +164,7 @@ def forget_failures(store: Store, name: str) -> int:
         return int(db.execute(t.annotation.delete().where(*where)).rowcount)
 
 
-def _answered(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a SQLAlchemy select
+def _statuses(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a SQLAlchemy select
     import sqlalchemy as sa
 
-    return sa.select(t.annotation.c.item).where(t.annotation.c.recipe == name)
+    return sa.select(t.annotation.c.item, t.annotation.c.status).where(t.annotation.c.recipe == name)

@@ -75,6 +75,28 @@ _TALK = [
     )
 ]
 
+# One of these stands in every sentence that `_TALK` and `_orders` can match. They are looked for first: most
+# texts hold none, and thirty searches by pattern cost more than all the rest of asking.
+_STEMS = [
+    *("answer", "label", "class", "categor", "option", "code", "response", "reply", "output", "choice"),
+    *("respond", "return", "choose", "chose", "pick", "select", "mark", "annotat", "antwo", "rispondi"),
+    *(
+        "r\u00e9pond",
+        "\u56de\u7b54",
+        "ignor",
+        "disregard",
+        "forget",
+        "overrid",
+        "overrul",
+        "bypass",
+        "supersed",
+    ),
+    *("oublie", "negeer", "vergiss", "olvida", "\u5ffd\u7565", "\u0438\u0433\u043d\u043e\u0440"),
+    *("language model", "llm", "chatbot", "chatgpt", "ai model", "ai reader"),
+    *("instruction", "task", "rule", "confidence", "probability", "certainty"),
+]
+_TURNED = [codecs.encode(stem, "rot13") for stem in _STEMS if stem.isascii()]
+
 
 def suspicion(text: str, schema: LabelSchema | None = None) -> str:
     """Why a text looks as if it were written for the annotator rather than for its readers.
@@ -95,14 +117,17 @@ def suspicion(text: str, schema: LabelSchema | None = None) -> str:
 
 def _shape(text: str, plain: str) -> str:
     """What the look of a text tells, whatever its language."""
-    turns = {found[1].casefold() for found in _TURN.finditer(plain)}
-    shown = Counter(_SHOWN.findall(plain))
+    ascii_only, colons, angle = text.isascii(), plain.count(":") > 1, any(c in plain for c in "<>[")
+    if ascii_only and not colons and not angle:  # most texts: nothing of the signs below can be in them
+        return "says the same over and over" if _insists(plain) else ""
+    turns = {found[1].casefold() for found in _TURN.finditer(plain)} if colons else set()
+    shown = Counter(_SHOWN.findall(plain)) if colons else Counter()
     signs = (
         (posing(text), "holds a field marker of the prompt or a chat template's token"),
-        (_SPELT.search(_FLAG.sub("", text)), "spells something in characters nobody sees"),
-        (_FENCE.search(plain), "holds a line like the fence around a text"),
-        (_TAG.search(plain) or len(turns) > 1, "is laid out like turns of a chat"),
-        (len(_MIXED.findall(plain)) > 1, "mixes letters of two alphabets within words"),
+        (not ascii_only and _SPELT.search(_FLAG.sub("", text)), "spells something in characters nobody sees"),
+        (angle and _FENCE.search(plain), "holds a line like the fence around a text"),
+        ((angle and _TAG.search(plain)) or len(turns) > 1, "is laid out like turns of a chat"),
+        (not ascii_only and len(_MIXED.findall(plain)) > 1, "mixes letters of two alphabets within words"),
         (max(shown.values(), default=0) > 2, "shows worked examples of an answer"),
         (_insists(plain), "says the same over and over"),
     )
@@ -111,8 +136,10 @@ def _shape(text: str, plain: str) -> str:
 
 def _talk(plain: str, schema: LabelSchema | None) -> str:
     """What the sentences of a text tell."""
-    orders = _orders(codes_for(schema).labels, tuple(schema.names)) if schema else _orders(("[A-Z]",), ())
     for view, how in _views(plain):
+        if not _holds(view, _STEMS):
+            continue
+        orders = _orders(codes_for(schema).labels, tuple(schema.names)) if schema else _orders(("[A-Z]",), ())
         for pattern, why in (*_TALK, *((order, _ANSWER) for order in orders)):
             if pattern.search(view):
                 return why + how
@@ -158,7 +185,7 @@ def _orders(codes: tuple[str, ...], names: tuple[str, ...]) -> list[re.Pattern[s
 
 def _insists(text: str) -> bool:
     words = re.findall(r"\w+", text.casefold())
-    if len(words) < 3 * REPEATED:
+    if len(words) < 3 * REPEATED or max(Counter(words).values()) < REPEATED:
         return False
     runs = Counter(run for run in zip(words, words[1:], words[2:], strict=False) if len(set(run)) > 1)
     return bool(runs) and max(runs.values()) >= REPEATED
@@ -166,7 +193,8 @@ def _insists(text: str) -> bool:
 
 def _views(text: str) -> Iterator[tuple[str, str]]:
     """The text on one line, in its lines, as it looks, and decoded; each with words for how it was found."""
-    line = _JOINTS.sub(" ", text)
+    one_line = text.isprintable() and "  " not in text
+    line = text if one_line else _JOINTS.sub(" ", text)
     yield line, ""
     if "\n" in text:
         yield text, ""
@@ -177,7 +205,16 @@ def _views(text: str) -> Iterator[tuple[str, str]]:
         decoded = _decoded(blob)
         if decoded:
             yield decoded, ", encoded"
-    yield codecs.decode(line, "rot13"), ", in rot13"
+    if _holds(line, _TURNED):
+        yield codecs.decode(line, "rot13"), ", in rot13"
+
+
+def _holds(text: str, stems: list[str]) -> bool:
+    low = text.casefold()
+    for stem in stems:  # noqa: SIM110 - a generator costs twice as much, and this runs for every text
+        if stem in low:
+            return True
+    return False
 
 
 def _decoded(blob: str) -> str:
