@@ -91,7 +91,7 @@ class Http(Line):
                     return read_refusal(answer.status, raw, answer.headers.get("Retry-After"))
                 return read_reply(raw, request_hash)
         except aiohttp.ClientConnectorError as error:
-            words = f"cannot connect ({type(error).__name__})"
+            words = f"cannot connect: {type(error).__name__}"
             return Failure("unreachable", words, retry="connect", charged="unsent")
         except TimeoutError:
             words = f"no answer within {self.endpoint.timeout_s:g} s"

@@ -71,8 +71,7 @@ async def abilities(transport: Transport, store: Store, model: str) -> Abilities
             break
         narrower = _without(found, end)
         if narrower is None:
-            words = "cannot connect; is the server running?" if end.reason == "unreachable" else end.detail
-            raise ModelError(f"{words or end.reason}", where=transport.endpoint.base_url)
+            raise ModelError(end.detail or end.reason, where=transport.endpoint.base_url)
         found = narrower
     found = found._replace(max_model_len=await _model_len(transport, model))
     store.add(t.endpoint, [{"recipe": name, "facts": json.dumps(found._asdict()), "at": time.time()}])

@@ -190,6 +190,8 @@ class Transport:
                 tail.put(written)
             return end, False
         again = end.retry is not None and left[end.retry] > 0
+        if end.reason == "unreachable" and not again:  # nobody is there: no later call could do better
+            end = end._replace(fatal=True)
         if again and end.retry is not None:
             left[end.retry] -= 1
         if end.reason == "rate_limit":
@@ -341,5 +343,6 @@ def _fatal_words(end: Failure, endpoint: Endpoint) -> tuple[str]:
         "no_credit": "no credit left at the provider",
         "not_found": f"the endpoint does not know this model or address: {end.detail}",
         "redirected": end.detail,
+        "unreachable": f"{end.detail}; is the server running? What is not answered waits for the next run",
     }
     return (words.get(end.reason, end.detail),)

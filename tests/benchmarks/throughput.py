@@ -12,37 +12,38 @@ annotate stage, every call reserved durably before it is sent, its answer, cost 
 unguarded: the same with `suspects: accept`. unbooked: unguarded with a ledger that writes nothing. dspy: its
 own engine on 64 threads, nothing kept. loop: the openai client, one call at a time, each committed.
 
-Measured 2026-11-21, two cores busy with other work too (load 2 to 5), 4,000 calls, three runs (five
-with the delay); DSPy 3.4.1, openai 2.54, aiohttp 3.14. CPU varies by a tenth from run to run, wall by a half.
+Measured 2026-11-21, two cores, 4,000 calls, medians of three runs (five of the first table); DSPy 3.4.1,
+openai 2.54, aiohttp 3.14. CPU varies by a tenth from run to run.
 
                 CPU ms/call  calls/CPU-s  calls/s  CPU to llmal's  wall to llmal's
-  20 candidates, 16.6 kB an answer, no delay
-    aiohttp           0.341         2935     2710            0.38             0.40
-    llmal             0.897         1115     1078
-    unguarded         0.598         1672     1128            0.67             0.96
-    unbooked          0.463         2159     1748            0.52             0.62
-    dspy              5.619          178      172            6.27             6.25
-    loop              3.729          268      100            4.16            10.77
   5 candidates, 5.2 kB an answer, no delay
-    aiohttp           0.193         5172     4204            0.26             0.22
-    llmal             0.757         1320      918
-    unguarded         0.450         2221     1758            0.59             0.52
-    unbooked          0.376         2657     2108            0.50             0.44
-    dspy              3.954          253      248            5.22             3.71
-    loop              2.632          380      145            3.48             6.31
+    aiohttp           0.189         5286     5286            0.34             0.34
+    llmal             0.555         1803     1794
+    unguarded         0.502         1993     1994            0.90             0.90
+    unbooked          0.356         2809     2806            0.64             0.64
+    dspy              3.972          252      254            7.16             7.05
+    loop              2.653          377      298            4.78             6.02
+  20 candidates, 16.6 kB an answer, no delay
+    aiohttp           0.365         2737     2669            0.53             0.54
+    llmal             0.683         1464     1450
+    unguarded         0.619         1615     1424            0.91             1.02
+    unbooked          0.461         2169     2169            0.68             0.67
+    dspy              6.072          165      155            8.89             9.37
+    loop              3.988          251      185            5.84             7.84
   5 candidates, 20 ms delay
-    aiohttp           0.217         4611     2501            0.27             0.36
-    llmal             0.811         1233      903
-    unguarded         0.484         2065     1230            0.60             0.73
-    unbooked          0.377         2656     1816            0.46             0.50
-    loop, 75 calls    3.831          261       40            4.44            22.38
+    aiohttp           0.221         4531     2653            0.39             0.47
+    llmal             0.571         1750     1251
+    unguarded         0.502         1990     1322            0.88             0.95
+    unbooked          0.351         2845     2127            0.62             0.59
+    loop, 75 calls    4.171          240       40            4.93            18.20
 
-Goals. Reached: 4 times DSPy's engine (5.2 to 6.3 in CPU); 2,000 calls a CPU-second with 5 candidates and
-without the look for suspects; 20 times the loop against 20 ms. Not reached: 2,000 with 20 candidates, or with
-that look; 20 times the loop against an instant server; 5 % for the ledger's share of wall time at 20 ms
-(1,816 to 1,230 calls/s, a ratio of 1.48). Of 0.887 ms at 20 candidates: suspects 0.228, HTTP 0.137, reserve,
-settle and commit 0.108 (half of it for the answer's own 16.6 kB), JSON and tokens 0.090, reading the
-answer 0.029, rendering 0.014, hash 0.014; event loop, stage and what the parts cost each other 0.267.
+Goals. Reached: 4 times DSPy's engine (7.2 to 8.9 in CPU). At the edge: 2,000 calls a CPU-second with 5
+candidates (1,803 here; 2,010 in another run of five). Not reached: 2,000 with 20 candidates, where aiohttp
+alone makes 2,737; 20 times the loop (6 to 8 in wall at an instant server, 18 at 20 ms); 5 % for the ledger's
+share of wall time at 20 ms (2,127 to 1,322 calls/s, a ratio of 1.61: the client's one thread is busy all the
+time). Of 0.614 ms at 20 candidates: HTTP 0.147, reserve, settle and commit 0.126, reading the reply 0.096,
+reading the answer 0.032, suspects 0.023, rendering 0.015, body and hash 0.015; event loop, stage and what
+the parts cost each other 0.161.
 
 Under 429s (second half of about 20 s, 64 in flight; refused: for each call served):
 
