@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from llmal.answers import label_table
 from llmal.context import Context
 from llmal.plugins import Plugin
-from llmal.records import Item, Labels, LabelSchema, Tally, canonical, recipe
+from llmal.records import Labels, LabelSchema, Tally, canonical, recipe
 from llmal.store import schema as t
 from llmal.store.store import Store
 
@@ -32,12 +32,14 @@ class Examples(NamedTuple):
         vectors: (n, d) float32 of the run's encoder, or None for a student that reads texts only.
         targets: (n, C) float32 in [0, 1]; rows sum to 1 when single label. None when asked to predict.
         weights: (n,) float32 >= 0; 0 is the same as leaving the row out. None when asked to predict.
+        pool: texts without a label, for a student that learns from those too; None for every other.
     """
 
     texts: list[str]
     vectors: NDArray[np.float32] | None
     targets: NDArray[np.float32] | None = None
     weights: NDArray[np.float32] | None = None
+    pool: Examples | None = None
 
 
 class Model:
@@ -63,6 +65,11 @@ class Student(Plugin):
     group: ClassVar[str] = "train"
     uses_vectors: ClassVar[bool] = False
 
+    @property
+    def pool_size(self) -> int:
+        """Most texts without a label it also learns from; 0 when it learns from labels alone."""
+        return 0
+
     @abstractmethod
     def fit(self, examples: Examples, schema: LabelSchema, rng: np.random.Generator, ctx: Context) -> Model:
         """Learn from examples with targets and weights."""
@@ -73,20 +80,41 @@ class Student(Plugin):
 
 
 class TrainingSet(NamedTuple):
-    """The labels a student may learn from: items ascending, their labels, and where each came from."""
+    """What a student may learn from.
+
+    Attributes:
+        items: items with a label, ascending.
+        labels: of each item.
+        sources: where each item's labels came from: `human` or `llm`.
+        pool: items without a label that are not of the audit sample, ascending.
+    """
 
     items: list[int]
     labels: list[Labels]
     sources: list[str]
+    pool: tuple[int, ...] = ()
 
     def recipe(self) -> str:
         """Hash of items and labels, so that the same data is never trained on twice."""
-        body = canonical([self.items, self.labels]).encode()
-        return f"data-{hashlib.sha256(body).hexdigest()[:16]}"
+        return _hashed("data", [self.items, self.labels])
+
+    def drawn(self, most: int, ctx: Context) -> list[int]:
+        """At most so many items of the pool, drawn at random where there are more, ascending."""
+        if len(self.pool) <= most:
+            return list(self.pool)
+        return sorted(ctx.rng("pool of a student").choice(self.pool, most, replace=False).tolist())
+
+
+def _hashed(kind: str, body: object) -> str:
+    return f"{kind}-{hashlib.sha256(canonical(body).encode()).hexdigest()[:16]}"
 
 
 def training_set(store: Store, *, schema: LabelSchema, annotations: str, decisions: str) -> TrainingSet:
-    """Newest answers of people, else accepted annotations; audit items never, whoever labelled them."""
+    """Newest answers of people, else accepted annotations; audit items never, whoever labelled them.
+
+    The audit sample is not part of the pool either: a student that had seen its texts would be measured on
+    texts it knows.
+    """
     reserved = set(store.audit())
     given = store.annotations(annotations)
     found = {
@@ -94,7 +122,8 @@ def training_set(store: Store, *, schema: LabelSchema, annotations: str, decisio
     }
     found |= {s: (labels, "human") for s, labels in store.answers(schema.names).items()}
     items = sorted(set(found) - reserved)
-    return TrainingSet(items, [found[s][0] for s in items], [found[s][1] for s in items])
+    pool = tuple(s for s in store.active() if s not in found and s not in reserved)
+    return TrainingSet(items, [found[s][0] for s in items], [found[s][1] for s in items], pool)
 
 
 def can_learn(data: TrainingSet, schema: LabelSchema) -> bool:
@@ -108,7 +137,8 @@ def student_recipe(
 ) -> str:
     """Hash of all that determines a fitted student."""
     used = vectors if student.uses_vectors else ""
-    return recipe("student", student.recipe(), data.recipe(), schema.recipe(), used, ctx.seed)
+    pool = [_hashed("pool", data.drawn(student.pool_size, ctx))] if student.pool_size else []
+    return recipe("student", student.recipe(), data.recipe(), schema.recipe(), used, ctx.seed, *pool)
 
 
 def run(
@@ -138,7 +168,7 @@ def run(
     model = student.load(store.folder / kept.folder, schema) if kept is not None else None
     if model is None:
         model = student.fit(
-            _examples(student, store, data, schema, vectors), schema, ctx.rng(f"train {role}"), ctx
+            _examples(student, store, data, schema, vectors, ctx), schema, ctx.rng(f"train {role}"), ctx
         )
         folder = _save(model, store.folder / "students" / name)
         note = json.dumps(
@@ -166,12 +196,22 @@ def run(
 
 
 def _examples(
-    student: Student, store: Store, data: TrainingSet, schema: LabelSchema, vectors: str
+    student: Student, store: Store, data: TrainingSet, schema: LabelSchema, vectors: str, ctx: Context
 ) -> Examples:
-    items: list[Item] = store.items(data.items)
-    rows = np.asarray(store.load(vectors)[data.items]) if student.uses_vectors else None
-    weights = np.ones(len(items), np.float32)
-    return Examples([item.text for item in items], rows, label_table(data.labels, schema), weights)
+    weights = np.ones(len(data.items), np.float32)
+    pool = None
+    if student.pool_size:
+        pool = Examples(*_shown(student, store, data.drawn(student.pool_size, ctx), vectors))
+    texts, rows = _shown(student, store, data.items, vectors)
+    return Examples(texts, rows, label_table(data.labels, schema), weights, pool)
+
+
+def _shown(
+    student: Student, store: Store, items: list[int], vectors: str
+) -> tuple[list[str], NDArray[np.float32] | None]:
+    """Texts of the items, and their vectors for a student that uses them."""
+    rows = np.asarray(store.load(vectors)[items]) if student.uses_vectors else None
+    return [item.text for item in store.items(items)], rows
 
 
 def _save(model: Model, folder: Path) -> Path:
