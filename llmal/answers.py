@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from llmal.records import Labels, LabelSchema
+if TYPE_CHECKING:  # an exported classifier answers where pydantic is not installed
+    from llmal.records import Labels, LabelSchema
 
 MULTI_FROM = 0.5
 """Probability from which a label of its own right (`kind: multi`) is given."""
@@ -17,11 +20,15 @@ def best(probs: NDArray[np.floating], schema: LabelSchema) -> tuple[Labels, floa
     Single: the likeliest class and its probability. Multi: every class from 0.5, and the lowest probability
     with which any one of the C yes/no answers is meant.
     """
-    if schema.kind == "single":
-        top = int(probs.argmax())
-        return (schema.names[top],), float(probs[top])
-    labels = tuple(n for n, p in zip(schema.names, probs, strict=True) if p >= MULTI_FROM)
-    return labels, float(np.maximum(probs, 1 - probs).min())
+    labels = given(probs, schema.names, schema.kind)
+    return labels, float(probs.max() if schema.kind == "single" else np.maximum(probs, 1 - probs).min())
+
+
+def given(probs: NDArray[np.floating], names: list[str], kind: str) -> Labels:
+    """The labels that one row of probabilities stands for: see `best`."""
+    if kind == "single":
+        return (names[int(probs.argmax())],)
+    return tuple(name for name, p in zip(names, probs, strict=True) if p >= MULTI_FROM)
 
 
 def label_table(labels: list[Labels], schema: LabelSchema) -> NDArray[np.float32]:

@@ -162,41 +162,63 @@ def report_(run: Run, as_json: Json = False) -> None:
 @app.command()
 def export(
     run: Run,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.")] = None,
+    push: Annotated[
+        str | None, typer.Option("--push", help="Send it to a model hub as OWNER/NAME; token in HF_TOKEN.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="With --push: everybody may read it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --push: send without asking.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write the run's classifier to a folder of your choice."""
+    """Write the run's classifier to a folder of your choice, or send it to a model hub."""
     from llmal import report
 
-    found = report.export(run, out)
-    _show(
-        found, as_json, lambda: f"wrote {found['export']}; load it with llmal.load or transformers.pipeline"
+    if out is None and push is None:
+        raise typer.BadParameter("name a folder with --out, or a repository with --push")
+    found = report.export(
+        run, out, push=push, public=public, agree=lambda text: yes or _agreed(text, "Send it?")
     )
+    _show(found, as_json, lambda: report.export_text(found))
 
 
 @app.command()
 def predict(
     folder: Annotated[Path, typer.Argument(help="Exported folder.")],
-    file: Annotated[Path, typer.Argument(help="Texts: JSONL, CSV, TSV or Parquet.")],
+    file: Annotated[Path, typer.Argument(help="JSONL, CSV, TSV or Parquet; - reads JSONL from stdin.")],
     text: Annotated[str, typer.Option("--text", help="Column with the text.")] = "text",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="JSONL to write; stdout when absent.")
+        Path | None,
+        typer.Option("--out", "-o", help="JSONL, CSV, TSV or Parquet; JSONL to stdout when absent."),
     ] = None,
+    row_id: Annotated[str | None, typer.Option("--id", help="Column that names a row.")] = None,
+    keep: Annotated[
+        str, typer.Option("--keep", help="Of the input's columns: all, or the id alone.")
+    ] = "all",
+    probs: Annotated[bool, typer.Option("--probs", help="Write every class's probability.")] = False,
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="What computes, as in llmal.load; the best when absent.")
+    ] = None,
+    spreadsheet: Annotated[
+        bool, typer.Option("--for-spreadsheet", help="CSV whose cells no spreadsheet runs.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over an output, or what another job left unfinished.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Label a file with an exported classifier."""
-    from llmal.bulk import predict_file
+    """Label a file of any size with an exported classifier; killed, the same command goes on."""
+    from llmal.bulk.job import predict_file, told_text
+    from llmal.bulk.wish import Wish
 
-    if as_json and out is None:
+    stdin, stdout = (path is None or str(path) == "-" for path in (file, out))
+    if as_json and stdout:
         raise typer.BadParameter("with --json, name a file with --out")
-    done = predict_file(folder, file, text=text, out=out, progress=_progress(quiet))
-    if out is not None:
-        _show(
-            done,
-            as_json,
-            lambda: f"wrote {done['rows']} rows to {done['out']} ({done['skipped']} without a text)",
-        )
+    wish = Wish(text, row_id, keep, probs, backend, spreadsheet, force)
+    given, place = None if stdin else file, None if stdout else out
+    done = predict_file(folder, given, out=place, wish=wish, progress=_progress(quiet))
+    if place is not None:
+        _show(done, as_json, lambda: told_text(done))
 
 
 @app.command(name="compile")
@@ -294,9 +316,9 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _agreed(text: str) -> bool:
+def _agreed(text: str, question: str = "Start?") -> bool:
     sys.stderr.write(text + "\n")
-    return typer.confirm("Start?", err=True)
+    return typer.confirm(question, err=True)
 
 
 def _run_folder(file: Path, given: Path | None) -> Path:

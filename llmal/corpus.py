@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmal.errors import CorpusError
 from llmal.records import Labels, LabelSchema, recipe
+from llmal.text import HIDDEN, SURROGATE, repaired
 
 MAX_CELL_CHARS = 128 * 1024 * 1024
 """Characters of one CSV cell; beyond this a file is more likely broken quoting than text."""
@@ -22,11 +23,6 @@ MAX_CELL_CHARS = 128 * 1024 * 1024
 BAD_ROWS_TOLERATED = 0.05
 """Share of rows that may be unreadable before the whole file is refused: more points to a wrong format."""
 
-# Zero width, bidi controls, tag characters, invisible operators: what a reader cannot see but a model reads.
-HIDDEN = re.compile(
-    "[\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]"
-)
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _BLANKS = re.compile(r"\s+")
 # Line breaks to `str.splitlines` but not to JSON, which leaves them bare; and what UTF-8 cannot hold.
 _BREAKS_JSONL = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
@@ -178,22 +174,6 @@ def _row(
     return Row(position, row_id, text, gold, flags)
 
 
-def repaired(text: str) -> tuple[str, tuple[str, ...]]:
-    """Text that every library downstream can hold, and flags saying what was odd.
-
-    Lone surrogates crash SQLite, Arrow and tokenizers alike, so they become U+FFFD; NUL goes too, because C
-    strings end there. Hidden characters stay, flagged: they are the author's, and a person should see them.
-    """
-    flags = []
-    if _SURROGATE.search(text):
-        text, flags = _SURROGATE.sub("\ufffd", text), ["broken characters"]
-    if "\0" in text:
-        text, flags = text.replace("\0", "\ufffd"), [*flags, "NUL"]
-    if HIDDEN.search(text):
-        flags.append("hidden characters")
-    return text, tuple(flags)
-
-
 def shown(value: str, *, limit: int = 80) -> str:
     """Text from data made fit for one line of a message: no control or hidden characters, cut to `limit`."""
     clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
@@ -342,7 +322,7 @@ def _cut_short(path: Path) -> CorpusError:
 def _csv_record(header: list[str], cells: list[str]) -> dict[str, Any] | str:
     if len(cells) != len(header):
         return f"{len(cells)} cells under {len(header)} headings"
-    if any(_SURROGATE.search(cell) for cell in cells):  # bytes that are not UTF-8 arrive as surrogates
+    if any(SURROGATE.search(cell) for cell in cells):  # bytes that are not UTF-8 arrive as surrogates
         return "not UTF-8"
     return dict(zip(header, cells, strict=True))
 

@@ -42,6 +42,9 @@ SECONDS_A_FIT = {"linear": 0.4, "finetune": 60.0}
 TEXTS_A_FIT = 600
 """Texts up to which fine-tuning takes the same number of steps; more take more in proportion."""
 
+FITS_A_LOOP = 4
+"""Students that a loop of written texts fits: one that is measured, three that leave out a part each."""
+
 SECONDS_TO_FINISH = 0.5
 """Of routes, measures and export, on the reference machine."""
 
@@ -77,7 +80,7 @@ def calls_seconds(asker: Asker, calls: Sequence[int], limited: float, past: Earl
 
 
 def learning_seconds(
-    pipeline: Pipeline, items: list[Item], store: Store | None, learnt: int, rounds: int
+    pipeline: Pipeline, items: list[Item], store: Store | None, learnt: int, rounds: int, loops: int = 0
 ) -> tuple[dict[str, float], str]:
     """Seconds of embedding, the students of rounds, the final one and the end; and on what they rest.
 
@@ -87,10 +90,11 @@ def learning_seconds(
         store: of the run, or None before there is one.
         learnt: items the final student will learn from, about.
         rounds: those that there will be in all.
+        loops: in which texts are still to be written; each fits the student of the rounds four times.
     """
 
     def of(table: dict[str, float], plugin: Plugin) -> float:
-        return table.get(plugin.name, max(table.values()))
+        return table.get(getattr(plugin, "shipped", plugin).name, max(table.values()))
 
     factor = REFERENCE / speed()
     done = store.covered(pipeline.embed.recipe()) if store else 0
@@ -102,9 +106,14 @@ def learning_seconds(
     whole = {
         "embed": opening + left * of(SECONDS_A_TEXT, encoder) * factor if left else 0.0,
         "rounds": max(0, fits) * (seen.rounds or of(SECONDS_A_FIT, pipeline.train.rounds) * factor),
-        "final": seen.final or of(SECONDS_A_FIT, final) * factor * max(1.0, learnt / TEXTS_A_FIT),
+        "final": (1 + pipeline.train.folds)
+        * (seen.final or of(SECONDS_A_FIT, final) * factor * max(1.0, learnt / TEXTS_A_FIT)),
         "finish": seen.finish or SECONDS_TO_FINISH * factor,
     }
+    if loops:
+        whole["generate"] = (FITS_A_LOOP * loops + 1) * (
+            seen.rounds or of(SECONDS_A_FIT, pipeline.train.rounds) * factor
+        )
     measured = [name for name in Seen._fields if getattr(seen, name) is not None]
     words = f"{', '.join(measured)} as in this run before; " if measured else ""
     return whole, words + "the machine's other work by constants, good to a factor of two"

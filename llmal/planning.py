@@ -17,6 +17,10 @@ from llmal.annotate.stage import Annotator
 from llmal.context import Context
 from llmal.corpus import Row, read
 from llmal.durations import PROBE_S, SECONDS_A_CALL, calls_seconds, learning_seconds
+from llmal.generate.pgkd import Pgkd, question
+from llmal.generate.stage import Look, Shown
+from llmal.generate.weakness import ClassScore
+from llmal.generation import judge_of, left
 from llmal.lm.asker import Asker
 from llmal.lm.prices import batch_price_of
 from llmal.lm.probe import Abilities
@@ -24,7 +28,8 @@ from llmal.lm.tokens import Tokens, tokens_of
 from llmal.lm.vllm import is_vllm
 from llmal.records import LabelSchema, recipe
 from llmal.rounds import Pass, distinct, passes
-from llmal.select.select_llm import SelectLlm, question
+from llmal.select.select_llm import SelectLlm
+from llmal.select.select_llm import question as choice
 from llmal.spec import Pipeline
 from llmal.store import schema as t
 from llmal.store.ledger import PICO, bill
@@ -64,6 +69,7 @@ class Plan:
         self.passes, self.audit = passes(pipeline, self.items, store)
         name = pipeline.annotate.recipe_for(self.schema, ctx, self.vectors)
         self.done = self._answered(name)
+        self.loops = left(pipeline, ctx, store, self.fresh() + len(self.done))
         self.probed: set[str] = set()
 
     def fresh(self) -> int:
@@ -106,6 +112,30 @@ class Plan:
             pool -= one.new
         return parts, list(dict.fromkeys(unknown))
 
+    def written(self) -> tuple[list[Part], list[str]]:
+        """What texts yet to be written would take at most, blind labels included; and how that is counted."""
+        generator = self.p.generate
+        loops, texts = self.loops
+        if not loops:
+            return [], []
+        judging = self.asked(judge_of(self.p), [Pass(frozenset(), min(generator.each, texts))] * loops)
+        words = [f"generate: at most {loops} loops and {texts} texts, each labelled blind"]
+        if not isinstance(generator, Pgkd):
+            return judging, [*words, f"the calls of {generator.name} to write are not counted"]
+        return [*judging, self._writing(generator, loops)], words
+
+    def _writing(self, pgkd: Pgkd, loops: int) -> Part:
+        """Each loop is one question that shows up to three times `shown` texts."""
+        tokens, names = tokens_of(pgkd.model, self.ctx.path), tuple(self.schema.names)
+        sample = [Shown(item.text, names[:1], names[-1:]) for item in self.items[: pgkd.shown]]
+        report = [ClassScore(name, 0.5, 0.5, 0.5, 10) for name in names]
+        look = Look(self.schema, report, sample, sample, sample)
+        tokens_in = loops * tokens.prompt(question(look, pgkd.each, pgkd.text_bytes, b"secret"))
+        lines = "\n".join(json.dumps({"label": s.labels[0], "text": s.text}) for s in sample)
+        tokens_out = loops * min(pgkd.max_tokens, tokens.text(lines) * pgkd.each / max(1, len(sample)))
+        seconds = calls_seconds(pgkd, [1] * loops, tokens_in / loops, None)
+        return _with(Part(loops, tokens_in, tokens_out, 0.0, seconds), self._probe(pgkd, tokens), pgkd)
+
     def _llm(self, llm: Llm, passes: Sequence[Pass]) -> Part:
         able = self._able(llm)
         shown = llm.demonstrations if self.store and len(self.store.answers()) >= llm.demonstrations else 0
@@ -140,7 +170,7 @@ class Plan:
         lists = [
             sample[i * each : (i + 1) * each] for i in range(min(20, max(1, len(sample) // max(1, each))))
         ]
-        asked = [question(one, min(strategy.picks, picks), strategy.text_bytes, b"secret") for one in lists]
+        asked = [choice(one, min(strategy.picks, picks), strategy.text_bytes, b"secret") for one in lists]
         tokens_in = calls * fmean(tokens.prompt(one) for one in asked)
         tokens_out = calls * tokens.text(", ".join(["[12]"] * strategy.picks))
         seconds = calls_seconds(strategy, [calls], tokens_in / max(1, calls), None)
@@ -201,15 +231,17 @@ def plan(file: Path, folder: Path) -> dict[str, Any]:
         made = Plan(pipeline, ctx, rows, store)
         annotating = made.asked(pipeline.annotate, made.passes)
         choosing, unknown = made.chosen()
-        parts = annotating + choosing
+        writing, how = made.written()
+        parts = annotating + choosing + writing
         learning, words = learning_seconds(
-            pipeline, made.items, store, made.fresh() + len(made.done), len(made.passes)
+            pipeline, made.items, store, made.fresh() + len(made.done), len(made.passes), made.loops[0]
         )
         spent = bill(store).cost / PICO if store else 0.0
     paid = [part.usd for part in parts if part.usd is not None]
     calls, usd = sum(part.calls for part in parts), sum(paid) if paid else None
     seconds = learning | {"calls": sum(part.seconds for part in parts)}
     notes = [word for part in parts for word in part.words] or ["no paid calls"]
+    notes += how
     notes += [f"the calls of {name} to choose are not counted" for name in unknown]
     notes += _limits(pipeline, made, calls, usd, spent)
     gold = any(row.gold is not None for row in rows)
@@ -223,7 +255,9 @@ def plan(file: Path, folder: Path) -> dict[str, Any]:
         "items_annotated_already": len(made.done),
         "calls": calls,
         "calls_by": {
-            "annotate": sum(part.calls for part in annotating), "select": sum(part.calls for part in choosing)
+            "annotate": sum(part.calls for part in annotating),
+            "select": sum(part.calls for part in choosing),
+            **({"generate": sum(part.calls for part in writing)} if pipeline.generate is not None else {}),
         },
         "tokens_in": round(sum(part.tokens_in for part in parts)),
         "tokens_out": round(sum(part.tokens_out for part in parts)),

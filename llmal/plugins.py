@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from llmal.errors import MissingExtra, UnknownPlugin
+from llmal.errors import UnknownPlugin
+from llmal.extras import need as need
 from llmal.records import recipe
 
 # Names users write -> where the class is; a class is imported only when its name is used.
@@ -59,6 +59,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "seed-cost": "llmal.select.seed_cost:SeedCost",
         "activelab": "llmal.select.activelab:ActiveLab",
         "select-llm": "llmal.select.select_llm:SelectLlm",
+        "rad": "llmal.select.rad:Rad",
     },
     "annotate": {
         "llm": "llmal.annotate.llm:Llm",
@@ -70,13 +71,28 @@ BUILTIN: dict[str, dict[str, str]] = {
     "filter": {
         "confidence": "llmal.filter.confidence:Confidence",
         "calibrated": "llmal.filter.calibrated:Calibrated",
+        "small-loss": "llmal.filter.small_loss:SmallLoss",
+        "confident": "llmal.filter.confident:Confident",
+        "agreement": "llmal.filter.agreement:Agreement",
+        "error-rate": "llmal.filter.error_rate:ErrorRate",
+        "auto": "llmal.filter.auto:Auto",
+        "all": "llmal.filter.all_of:All",
     },
+    "generate": {"pgkd": "llmal.generate.pgkd:Pgkd"},
     "train": {
         "linear": "llmal.train.linear:Linear",
         "finetune": "llmal.train.finetune:Finetune",
+        "hast": "llmal.train.hast:Hast",
+        "curriculum": "llmal.train.curriculum:Curriculum",
+        "plasm": "llmal.train.plasm:Plasm",
+        "setfit": "llmal.train.setfit:SetFit",
+        "estimator": "llmal.train.estimator:Estimator",
     },
     "route": {"threshold": "llmal.route.threshold:Threshold"},
-    "export": {"transformers": "llmal.export.transformers:Transformers"},
+    "export": {
+        "transformers": "llmal.export.transformers:Transformers",
+        "onnx": "llmal.export.onnx:Onnx",
+    },
 }
 
 
@@ -247,21 +263,3 @@ def _without_slots(node: Any) -> Any:
     names = {"type": "string", "examples": sorted(known(node["x-llmal-slot"]))}
     use = {"type": "object", "required": ["use"], "properties": {"use": {"type": "string"}}}
     return {**{k: v for k, v in node.items() if k in ("description", "default")}, "anyOf": [names, use]}
-
-
-def need(package: str, *, extra: str, why: str) -> Any:
-    """Import an optional package, or say which pip line brings it.
-
-    Args:
-        package: module name.
-        extra: the extra of llmal that has it.
-        why: what it is needed for, as the end of "... is needed".
-
-    Raises:
-        MissingExtra: the package is not installed.
-    """
-    if importlib.util.find_spec(package) is None:
-        raise MissingExtra(
-            f"the package {package} is needed {why}", hint=f'Install it with: pip install "llmal[{extra}]"'
-        )
-    return importlib.import_module(package)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +16,8 @@ import sqlalchemy as sa
 from llmal.context import Context
 from llmal.corpus import shown
 from llmal.errors import UserError
+from llmal.generation import told
+from llmal.records import Decision
 from llmal.runner import private_files
 from llmal.spec import Pipeline
 from llmal.state import Outcome, outcome, parcel, recipes
@@ -221,14 +224,21 @@ def full(run: Path) -> dict[str, Any]:
         held: dict[str, int] = {}
         for d in store.decisions(names.decisions).values():
             if d.verdict != "accept":
-                why, hearsay, _ = d.reason.rpartition(": stated ")
-                below = d.score is not None and not hearsay
-                words = "confidence below filter.at_least" if below else why or d.reason
+                words = _why_held(d)
                 held[words] = held.get(words, 0) + 1
         found["not_accepted"] = held
         found["failures"] = _failures(store)
         found["next"] = _next(done, found, pipeline)
         return found
+
+
+def _why_held(d: Decision) -> str:
+    """A reason without its numbers, so that equal ones can be counted."""
+    why, hearsay, _ = d.reason.rpartition(": stated ")
+    if d.score is None or hearsay:
+        return why or d.reason
+    of_confidence = "calibrated " in d.reason or " confidence " in d.reason
+    return "confidence below filter.at_least" if of_confidence else "doubtful beside the other answers"
 
 
 def _rounds(store: Store, annotations: str, decisions: str) -> list[dict[str, Any]]:
@@ -287,12 +297,52 @@ def _next(done: Outcome, found: dict[str, Any], pipeline: Pipeline) -> list[str]
     return said
 
 
-def export(run: Path, out: Path) -> dict[str, Any]:
-    """Write the final student to a folder.
+def export(
+    run: Path,
+    out: Path | None,
+    *,
+    push: str | None = None,
+    public: bool = False,
+    agree: Callable[[str], bool] = lambda _: False,
+) -> dict[str, Any]:
+    """Write the final student to a folder, and send it to a model hub where that is asked for.
+
+    Args:
+        run: folder of the run.
+        out: where to; a folder that is gone afterwards when None.
+        push: repository on the hub.
+        public: whether everybody may read it there.
+        agree: shown what would go out; nothing is sent unless it says yes.
+
+    Returns:
+        `export`, the folder or None, and with `push` also `pushed`, the address or None.
 
     Raises:
-        UserError: there is no final student yet, or the folder holds something else.
+        UserError: there is no final student yet, the folder holds something else, or see `llmal.export.push`.
     """
+    if push is None:
+        assert out is not None
+        return _exported(run, out)
+    from llmal.export.push import push as send
+
+    with TemporaryDirectory() as place:
+        folder = Path(place) / "model" if out is None else out
+        found = _exported(run, folder)
+        sent = send(folder, push, public=public, agree=agree)
+    return {"export": None if out is None else found["export"], "pushed": sent}
+
+
+def export_text(found: dict[str, Any]) -> str:
+    """What `export` did, for a person."""
+    lines = []
+    if found["export"]:
+        lines.append(f"wrote {found['export']}; load it with llmal.load or transformers.pipeline")
+    if "pushed" in found:
+        lines.append(f"sent to {found['pushed']}" if found["pushed"] else "nothing was sent")
+    return "\n".join(lines)
+
+
+def _exported(run: Path, out: Path) -> dict[str, Any]:
     from llmal.export.stage import write
 
     if out.exists() and not (out / "llmal.json").is_file() and any(out.iterdir()):
@@ -324,6 +374,8 @@ def full_text(found: dict[str, Any]) -> str:
         )
         for r in found["rounds"]
     ]
+    if found.get("synthetic"):
+        lines += ["", "Texts written by a model", *(f"  {words}" for words in told(found["synthetic"]))]
     if found["not_accepted"]:
         lines += [
             "",
@@ -368,6 +420,8 @@ def outcome_text(done: Outcome) -> str:
         ("classifier", str(done.export) if done.export else "none yet"),
         ("run", str(done.run)),
     ]
+    if done.synthetic:
+        rows.insert(2, ("written", told(done.synthetic)[0]))
     if not done.measures:
         rows.insert(5, ("accuracy", "not measured: no people's answers on the audit sample yet"))
     if done.stopped:

@@ -48,6 +48,8 @@ def run(
     """
     if until is not None and until not in STAGES:
         raise UserError(f"no stage called '{until}'; stages: {', '.join(STAGES)}", where="--until")
+    if until == "generate" and pipeline.generate is None:
+        raise UserError("the file has no `generate:`", where="--until", hint="Add it, or name another stage")
     folder, home = Path(folder).resolve(), Path(home).resolve()
     with private_files():
         store = open_store(folder)
@@ -212,20 +214,28 @@ class _Line:
             ends=ends,
             schema=self.schema,
             annotations=given,
+            vectors=self.recipes.vectors,
         )
 
     def _learnt_from(self) -> TrainingSet:
         from llmal.train.stage import training_set
 
         given, decided = self.recipes.annotations, self._decisions()
-        return training_set(self.store, schema=self.schema, annotations=given, decisions=decided)
+        return training_set(
+            self.store,
+            schema=self.schema,
+            annotations=given,
+            decisions=decided,
+            calibrated=self.p.filter.calibrates,
+        )
 
     def _decisions(self) -> str:
-        """Recipe of the decisions as of now: those of some filters follow people's answers."""
+        """Recipe of the decisions as of now: those of some filters follow the answers there are."""
         from llmal.filter.stage import decision_recipe
 
+        given, vectors = self.recipes.annotations, self.recipes.vectors
         return decision_recipe(
-            self.p.filter, self.store, schema=self.schema, annotations=self.recipes.annotations
+            self.p.filter, self.store, schema=self.schema, annotations=given, vectors=vectors
         )
 
     def _train_round(self, round_no: int) -> str:
@@ -236,7 +246,10 @@ class _Line:
         if not train.can_learn(data, self.schema):
             return ""
         self._train("rounds", data, round_no, ends=False)
-        return train.student_recipe(self.p.train.rounds, data, self.schema, self.recipes.vectors, self.ctx)
+        parts = self.p.train
+        return train.student_recipe(
+            parts.rounds, data, self.schema, self.recipes.vectors, self.ctx, parts.targets
+        )
 
     def _train(self, role: str, data: TrainingSet, round_no: int, *, ends: bool) -> None:
         from llmal.train import stage as train
@@ -254,7 +267,36 @@ class _Line:
             vectors=self.recipes.vectors,
             role=role,
             round_no=round_no,
+            targets=self.p.train.targets,
         )
+
+    def _crossfit(self, data: TrainingSet, fitted: str) -> None:
+        """Predictions of what the final student learnt from, where the file asks for folds."""
+        from llmal.train import crossfit
+
+        if self.p.train.folds:
+            self._stage(
+                "train",
+                crossfit.run,
+                self.p.train.final,
+                self.store,
+                self.ctx,
+                schema=self.schema,
+                data=data,
+                vectors=self.recipes.vectors,
+                fitted=fitted,
+                targets=self.p.train.targets,
+                folds=self.p.train.folds,
+            )
+
+    def _generate(self, data: TrainingSet) -> TrainingSet:
+        """The training set with texts that a model wrote for it, where the file asks for some."""
+        if self.p.generate is None:
+            return data
+        from llmal import generation
+
+        self._stage("generate", generation.run, self.p, self.store, self.ctx, data=data)
+        return generation.joined(data, generation.used(self.p, self.ctx, self.store, data))
 
     def _finish(self) -> None:
         """The student to ship, and everything that follows from it."""
@@ -268,8 +310,10 @@ class _Line:
         data = self._learnt_from()
         if not train.can_learn(data, schema):
             raise _nothing_to_learn(store, self._decisions(), len(data.items), self.stopped)
-        self._train("final", data, self.p.rounds.max, ends=True)
+        data = self._generate(data)
+        self._train("final", data, self.p.rounds.max, ends=not self.p.train.folds)
         names = recipes(self.p, ctx, store)
+        self._crossfit(data, names.student)
         given, decided, student = names.annotations, names.decisions, names.student
         self._stage(
             "route",
@@ -278,7 +322,7 @@ class _Line:
             store,
             ctx,
             schema=schema,
-            student=student,
+            student=names.predictions,
             annotations=given,
             decisions=decided,
         )

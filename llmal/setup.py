@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from llmal.context import Context
 from llmal.corpus import CorpusSpec, listed, read, records, shown
 from llmal.errors import CorpusError, LlmalError, UserError
+from llmal.generation import refuse_unable
 from llmal.plugins import find, known
 from llmal.prompts.file import DEFAULT_PROMPT, load_prompt
 from llmal.prompts.program import demonstrations
@@ -87,6 +88,8 @@ def check_pipeline(file: Path) -> dict[str, Any]:
         if prompt := getattr(annotator, "prompt", None):
             demonstrations(load_prompt(ctx.path(prompt)), pipeline.label_schema())
     pipeline.annotate.recipe_for(pipeline.label_schema(), ctx, pipeline.embed.recipe())
+    pipeline.filter.refuse_other_kinds(pipeline.label_schema())
+    refuse_unable(pipeline)
     if not pipeline.corpus.path.startswith("hf://"):
         for _, row in zip(
             range(100),

@@ -19,10 +19,17 @@ from llmal.errors import SpecError, UnknownPlugin
 from llmal.plugins import build, find, importable_from, slot, slot_schema
 from llmal.records import Kind, Label, LabelSchema
 from llmal.store.ledger import PICO, Caps
+from llmal.train.targets import Targets
 from llmal.yamlfile import Document, read_yaml
 
-STAGES = ("embed", "select", "annotate", "filter", "train", "route", "review", "evaluate", "export")
-"""The line, in order: each is a key of the file, a folder of the package and a value of `--until`."""
+STAGES = (
+    *("embed", "select", "annotate", "filter", "generate"),
+    *("train", "route", "review", "evaluate", "export"),
+)
+"""The line, in order: each is a key of the file, a folder of the package and a value of `--until`.
+
+`generate` stands before the final student; it is the one stage that a line may lack.
+"""
 
 OTHER = "other"
 """Name of the class that `labels.other` adds."""
@@ -160,10 +167,24 @@ class SelectSpec(_Part):
 
 
 class TrainSpec(_Part):
-    """A cheap student while choosing, and the one to ship."""
+    """A cheap student while choosing, the one to ship, and what both are taught."""
 
     rounds: slot("train") = Field("linear", validate_default=True)  # type: ignore[valid-type]
     final: slot("train") = Field("finetune", validate_default=True)  # type: ignore[valid-type]
+    targets: Targets = Targets()
+    folds: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="students more, by whom items the final one learnt from are predicted without them",
+    )
+
+    @field_validator("folds")
+    @classmethod
+    def _some_rest(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("one fold leaves nothing to learn from; 0 for none, or 2 and more")
+        return value
 
 
 class BudgetSpec(_Part):
@@ -196,7 +217,10 @@ class Pipeline(BaseModel):
     embed: slot("embed") = Field("sentence", validate_default=True)  # type: ignore[valid-type]
     select: SelectSpec = Field(default_factory=SelectSpec)
     annotate: slot("annotate") = Field("zero-shot", validate_default=True)  # type: ignore[valid-type]
-    filter: slot("filter") = Field("confidence", validate_default=True)  # type: ignore[valid-type]
+    filter: slot("filter") = Field("auto", validate_default=True)  # type: ignore[valid-type]
+    generate: slot("generate") = Field(  # type: ignore[valid-type]
+        None, description="new texts where the student is weak, written by a model; none when absent"
+    )
     train: TrainSpec = Field(default_factory=TrainSpec)
     route: slot("route") = Field("threshold", validate_default=True)  # type: ignore[valid-type]
     export: slot("export") = Field("transformers", validate_default=True)  # type: ignore[valid-type]

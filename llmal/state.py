@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmal.context import Context
 from llmal.errors import UserError
+from llmal.generation import joined, refuse_unable, summary, used
+from llmal.plugins import Plugin
+from llmal.records import Labels, recipe
 from llmal.spec import Pipeline
 from llmal.store import schema as t
 from llmal.store.ledger import PICO, Bill, bill
@@ -15,6 +19,9 @@ from llmal.store.store import Store
 
 if TYPE_CHECKING:
     from llmal.export.stage import Parcel
+
+EXPORT_TEXTS = 200
+"""Texts of the corpus an exporter may compare its file with the student on."""
 
 
 class Recipes(NamedTuple):
@@ -24,8 +31,10 @@ class Recipes(NamedTuple):
     annotations: str
     decisions: str
     student: str = ""
+    predictions: str = ""  # of all items, those the student learnt from as the file has it
     route: str = ""
     measures: str = ""
+    written: Mapping[int, Labels] = {}  # texts of no corpus that teach the student
 
 
 def recipes(pipeline: Pipeline, ctx: Context, store: Store | None = None) -> Recipes:
@@ -36,20 +45,31 @@ def recipes(pipeline: Pipeline, ctx: Context, store: Store | None = None) -> Rec
     schema = pipeline.label_schema()
     vectors = pipeline.embed.recipe()
     annotations = pipeline.annotate.recipe_for(schema, ctx, vectors)
+    pipeline.filter.refuse_other_kinds(schema)
+    refuse_unable(pipeline)
     decisions = pipeline.filter.recipe_for(annotations)
     if store is None:
         return Recipes(vectors, annotations, decisions)
     from llmal.evaluate.stage import evaluate_recipe, known_answers
     from llmal.filter.stage import decision_recipe
     from llmal.route.stage import route_recipe
+    from llmal.train.crossfit import crossfit_recipe
     from llmal.train.stage import student_recipe, training_set
 
-    decisions = decision_recipe(pipeline.filter, store, schema=schema, annotations=annotations)
-    data = training_set(store, schema=schema, annotations=annotations, decisions=decisions)
-    student = student_recipe(pipeline.train.final, data, schema, vectors, ctx)
-    route = route_recipe(pipeline.route, student, decisions, store.answers(schema.names))
+    decisions = decision_recipe(
+        pipeline.filter, store, schema=schema, annotations=annotations, vectors=vectors
+    )
+    calibrated = pipeline.filter.calibrates
+    data = training_set(
+        store, schema=schema, annotations=annotations, decisions=decisions, calibrated=calibrated
+    )
+    written = used(pipeline, ctx, store, data)
+    data = joined(data, written)
+    student = student_recipe(pipeline.train.final, data, schema, vectors, ctx, pipeline.train.targets)
+    predictions = crossfit_recipe(student, pipeline.train.folds)
+    route = route_recipe(pipeline.route, predictions, decisions, store.answers(schema.names))
     measures = evaluate_recipe(student, route, annotations, known_answers(store, schema))
-    return Recipes(vectors, annotations, decisions, student, route, measures)
+    return Recipes(vectors, annotations, decisions, student, predictions, route, measures, written)
 
 
 class Outcome(NamedTuple):
@@ -68,6 +88,7 @@ class Outcome(NamedTuple):
         seconds: by stage, of this invocation.
         stopped: why rounds ended.
         repeated: items asked again because a crash left their call's fate unknown.
+        synthetic: what was written by a model and what came of it; empty where the file asks for nothing.
     """
 
     run: Path
@@ -84,6 +105,7 @@ class Outcome(NamedTuple):
     seconds: dict[str, float]
     stopped: str
     repeated: list[str]
+    synthetic: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for scripts."""
@@ -104,6 +126,7 @@ class Outcome(NamedTuple):
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
             "stopped": self.stopped,
             "asked_again_after_a_crash": self.repeated,
+            **({"synthetic": self.synthetic} if self.synthetic else {}),
         }  # fmt: skip
 
 
@@ -158,6 +181,7 @@ def outcome(
         seconds=seconds or {},
         stopped=stopped,
         repeated=repeated or [],
+        synthetic=summary(pipeline, ctx, store),
     )
 
 
@@ -168,24 +192,44 @@ def measures(store: Store, name: str) -> dict[str, dict[str, Any]]:
     return {m.name: {"value": m.value, "low": m.low, "high": m.high, "n": m.n} for m in found}
 
 
+def base_model(student: Plugin, encoder: Plugin) -> str | None:
+    """The public name of the model a student was made from; None for a folder, whose place stays here."""
+    from llmal.weights import DEFAULT_ENCODER, resolve
+
+    name = getattr(student if hasattr(student, "model") else encoder, "model", None)
+    if not isinstance(name, str) or Path(name).exists():
+        return None
+    return DEFAULT_ENCODER if resolve(name) == resolve(DEFAULT_ENCODER) else name
+
+
 def parcel(pipeline: Pipeline, store: Store, names: Recipes) -> Parcel:
     """What an exporter gets: the final student, and the facts for its card."""
     import llmal
     from llmal.export.stage import Parcel
+    from llmal.train.stage import training_set
 
     kept = store.fact(t.student, names.student)
     if kept is None:
         raise UserError(
             "there is no final student yet", where=str(store.folder), hint="Run `llmal run` first"
         )
-    final = pipeline.train.final
+    final = pipeline.train.final.shipped
+    data = training_set(
+        store, schema=pipeline.label_schema(), annotations=names.annotations, decisions=names.decisions
+    )
+    data = joined(data, names.written)
+    learnt = zip(store.items(data.items), data.labels, strict=True)
     facts = {
         "llmal": llmal.__version__,
-        "data": names.student,
+        "base": base_model(final, pipeline.embed),
+        "run": {"student": names.student, "route": pipeline.route.to_spec()},
+        "data": recipe("data", sorted([item.key, *labels] for item, labels in learnt)),
         "trained_on": kept.n_items,
         "sources": json.loads(kept.note)["sources"],
         "measures": measures(store, names.measures),
     }
     threshold = getattr(pipeline.route, "at_least", None)
+    active = store.active()
+    some = store.items(active[:: max(1, -(-len(active) // EXPORT_TEXTS))])
     return Parcel(store.folder / kept.folder, final.name, pipeline.embed, pipeline.label_schema(), threshold,
-                  getattr(final, "max_length", None), facts)  # fmt: skip
+                  getattr(final, "max_length", None), facts, tuple(item.text for item in some))  # fmt: skip

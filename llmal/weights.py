@@ -1,4 +1,4 @@
-"""Where encoder weights come from: a folder, the offline package, or the model hub; never remote code."""
+"""Encoder weights: from a folder, the offline package, or the model hub; never remote code."""
 
 from __future__ import annotations
 
@@ -79,15 +79,38 @@ def refuse_code(target: str) -> None:
                 where=target,
                 hint="Save the model as safetensors",
             )
-    listing = folder / "modules.json"
-    if listing.is_file():
-        kinds = [str(module.get("type")) for module in json.loads(listing.read_text(encoding="utf-8"))]
+    for listing in sorted(folder.rglob("modules.json")):
+        try:
+            kinds = [str(module.get("type")) for module in json.loads(listing.read_text(encoding="utf-8"))]
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ModelError("modules.json is no list of modules", where=target) from error
         foreign = [kind for kind in kinds if not kind.startswith("sentence_transformers.")]
         if foreign:
             raise ModelError(
                 f"modules.json names code of its own ({foreign[0]!r})",
                 where=target,
                 hint="llmal runs no code from a model's folder; use a model without custom modules",
+            )
+
+
+def refuse_auto_map(folder: Path) -> None:
+    """Refuse an exported folder whose configuration names classes of its own: llmal never writes that.
+
+    A model from elsewhere may name some beside those of transformers, which are then the ones used.
+
+    Raises:
+        ModelError: names the file.
+    """
+    for file in sorted(folder.rglob("*config*.json")):
+        try:
+            held = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            continue  # its reader will say so
+        if isinstance(held, dict) and "auto_map" in held:
+            raise ModelError(
+                f"{file.relative_to(folder)} names code of its own (auto_map)",
+                where=str(folder),
+                hint="llmal runs no code from a model's folder; export the run again",
             )
 
 
@@ -132,6 +155,28 @@ def unusable(name: str, error: Exception) -> ModelError:
     return ModelError(
         f"cannot use '{name}': {words[:300]}", where="model", hint="llmal runs no code of a model's own"
     )
+
+
+def has_bf16(device: str) -> bool:
+    """Whether bfloat16 is faster than float32 here; without hardware for it, it is many times slower."""
+    import torch
+
+    if device == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return device == "cuda" and torch.cuda.is_bf16_supported()
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Silence warnings and log lines of model converters inside; none is the user's to mend."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
 def _settle() -> None:

@@ -34,6 +34,10 @@ class Encoder(Plugin):
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
         """Vectors of texts: (n, d) float32, rows of length 1."""
 
+    def note(self) -> str:
+        """Words for the run's line, once something is encoded: what did the work; none (the default)."""
+        return ""
+
     def save(self, folder: Path) -> bool:
         """Write what is needed to encode elsewhere; False (the default) when the options alone are enough."""
         return False
@@ -68,7 +72,7 @@ def run(encoder: Encoder, store: Store, ctx: Context) -> Tally:
             block = np.concatenate(parts)
             store.put_block(recipe, start, block)
             made += len(block)
-    return Tally(n, made)
+    return Tally(n, made, encoder.note())
 
 
 def checked(vectors: NDArray[np.float32], n: int, name: str) -> NDArray[np.float32]:

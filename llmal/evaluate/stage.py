@@ -165,12 +165,15 @@ def _annotated(
 def _calibrated(
     store: Store, annotations: str, decisions: str, known: dict[int, Labels]
 ) -> dict[str, Estimate]:
-    """Calibration error of the filter's scores, where it changed the raw confidence of audit items."""
+    """Calibration error of the filter's scores, where they are the raw confidences of audit items calibrated.
+
+    Other filters keep scores that are no probability of being right.
+    """
     given, decided = store.annotations(annotations), store.decisions(decisions)
     items = [s for s in sorted(known) if s in given and given[s].status == "ok" and s in decided]
     scores = [decided[s].score for s in items]
     if (
-        not items
+        not any(decided[s].reason.startswith("calibrated") for s in items)
         or None in scores
         or all(given[s].confidence == p for s, p in zip(items, scores, strict=True))
     ):

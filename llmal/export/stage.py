@@ -26,6 +26,8 @@ class Parcel(NamedTuple):
         threshold: student probability from which no person is asked.
         max_length: tokens of a text the student reads, or None.
         facts: for the card: data hash, counts, measures with intervals, versions.
+        texts: some of the corpus, for an exporter that compares what it wrote with the student; they stay
+            out of the folder.
     """
 
     student: Path
@@ -35,6 +37,12 @@ class Parcel(NamedTuple):
     threshold: float | None
     max_length: int | None
     facts: dict[str, Any]
+    texts: tuple[str, ...] = ()
+
+    @property
+    def headed(self) -> bool:
+        """Whether the student is a regression on an encoder's vectors, the run's encoder or its own."""
+        return self.kind in ("linear", "setfit")
 
 
 class Exporter(Plugin):

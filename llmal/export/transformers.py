@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from llmal.errors import UserError
+from llmal.export.card import card
+from llmal.export.runtime import FORMAT
 from llmal.export.stage import Exporter, Parcel
-
-FORMAT = 1
-"""Of `llmal.json`; `llmal.load` refuses newer ones."""
 
 
 class Transformers(Exporter):
@@ -28,14 +27,21 @@ class Transformers(Exporter):
         """
         if parcel.kind == "finetune":
             shutil.copytree(parcel.student, folder, dirs_exist_ok=True)
-        elif parcel.kind == "linear":
+        elif parcel.headed:
+            if parcel.kind == "setfit":
+                parcel = parcel._replace(encoder=Tuned(parcel.student / "encoder"))
             self._linear(parcel, folder)
+        elif parcel.kind == "estimator":
+            _estimator(parcel, folder)
         else:
             raise UserError(f"`export: transformers` cannot ship a '{parcel.kind}' student", where="export")
+        _without_auto_map(folder)
+        made_with = {"versions": {name: version(name) for name in self.libraries(parcel, folder)}}
+        parcel = parcel._replace(facts=parcel.facts | made_with)
         about = {
             "format": FORMAT,
             "student": parcel.kind,
-            "encoder": parcel.encoder.to_spec() if parcel.kind == "linear" else None,
+            "encoder": parcel.encoder.to_spec() if _reads_vectors(parcel) else None,
             "max_length": parcel.max_length,
             "kind": parcel.schema.kind,
             "labels": [label.model_dump(exclude={"examples"}) for label in parcel.schema.labels],
@@ -47,57 +53,72 @@ class Transformers(Exporter):
         )
         (folder / "README.md").write_text(card(parcel), encoding="utf-8")
 
+    def libraries(self, parcel: Parcel, folder: Path) -> list[str]:
+        """The packages whose versions the card states."""
+        if parcel.kind == "finetune":
+            return ["torch", "transformers", "tokenizers"]
+        sentence = (folder / "encoder").is_dir()
+        kept = ["skops"] if parcel.kind == "estimator" else []
+        return [
+            "scikit-learn",
+            *kept,
+            *(("torch", "transformers", "sentence-transformers") if sentence else ()),
+        ]
+
     def _linear(self, parcel: Parcel, folder: Path) -> None:
         for name in ("head.safetensors", "head.json"):
             shutil.copy2(parcel.student / name, folder / name)
         parcel.encoder.save(folder / "encoder")
 
 
-def card(parcel: Parcel) -> str:
-    """The model card: YAML head that hubs read, then what a person should know.
+def _reads_vectors(parcel: Parcel) -> bool:
+    if parcel.kind != "estimator":
+        return parcel.headed
+    about = json.loads((parcel.student / "estimator.json").read_text(encoding="utf-8"))
+    return bool(about["reads"] == "vectors")
 
-    Texts of the corpus never enter.
+
+def _estimator(parcel: Parcel, folder: Path) -> None:
+    """The user's estimator as skops keeps it, for one that anybody can read: of types skops itself trusts.
+
+    Raises:
+        UserError: it needs code or trust that the folder cannot bring along.
     """
-    facts = parcel.facts
-    measured = facts.get("measures", {})
-    head: dict[str, Any] = {
-        "library_name": "transformers" if parcel.kind == "finetune" else "sentence-transformers",
-        "pipeline_tag": "text-classification",
-        "tags": ["llmal", "text-classification"],
-        "metrics": ["accuracy", "f1"],
-    }
-    lines = ["---", *(f"{k}: {json.dumps(v)}" for k, v in head.items()), "---", "", "# Text classifier", ""]
-    how = {"single": "one label a text", "multi": "any number of labels a text"}[parcel.schema.kind]
-    lines += [f"Made by llmal {facts['llmal']}: a `{parcel.kind}` student, {how}.", "", "## Labels", ""]
-    lines += [f"- `{_line(label.name)}`" + (f": {_line(label.description)}" if label.description else "")
-              for label in parcel.schema.labels]  # fmt: skip
-    lines += ["", "## Measured", ""]
-    if measured:
-        lines += ["| measure | value | 95 % interval | n |", "|---|---|---|---|"]
-        lines += [f"| {_line(n)} | {m['value']:.3f} | {m['low']:.3f} to {m['high']:.3f} | {m['n']} |"
-                  for n, m in measured.items() if m["value"] is not None]  # fmt: skip
-        lines += ["", "On a random sample of the corpus reserved for measuring, against people's answers."]
-    else:
-        lines += ["Nothing: no answers of people were known when this was exported."]
-    lines += ["", "## Limits", ""]
-    lines += [
-        (
-            f"- Learnt from {facts['trained_on']} labelled texts ({_sources(facts['sources'])}); "
-            f"data hash `{facts['data']}`."
-        ),
-        "- The measures hold for texts like those of that corpus; on others, measure again.",
-        "- Probabilities are the student's own and are not calibrated.",
-        "",
-    ]
-    return "\n".join(lines)
+    about = json.loads((parcel.student / "estimator.json").read_text(encoding="utf-8"))
+    if about["trusted"] or any(part["kept"] == "own" for part in about["parts"]):
+        names = ", ".join(about["trusted"])
+        what = f"types that are trusted only by name ({names})" if names else "files of its own kind"
+        raise UserError(
+            f"this estimator cannot be shipped: it holds {what}",
+            where="export",
+            hint="Teach another student with `train: {final: ...}`, or load it from the run's folder",
+        )
+    shutil.copytree(parcel.student, folder, dirs_exist_ok=True)
+    if _reads_vectors(parcel):
+        parcel.encoder.save(folder / "encoder")
 
 
-def _sources(counts: dict[str, int]) -> str:
-    return ", ".join(
-        f"{n} from {'people' if s == 'human' else 'a machine annotator'}" for s, n in sorted(counts.items())
-    )
+class Tuned:
+    """The encoder a setfit student tuned for itself, which ships in place of the run's."""
+
+    name = "sentence"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def to_spec(self) -> dict[str, str]:
+        """What reads it, in float32 as the student itself does."""
+        return {"use": self.name, "precision": "float32"}
+
+    def save(self, folder: Path) -> bool:
+        """Copy it."""
+        shutil.copytree(self.folder, folder)
+        return True
 
 
-def _line(text: str) -> str:
-    """One line of Markdown that stays text: no table bars, no tags, no line breaks."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+def _without_auto_map(folder: Path) -> None:
+    """Forget classes that a base model's files name beside those of transformers: an export names no code."""
+    for file in folder.rglob("*config*.json"):
+        held = json.loads(file.read_text(encoding="utf-8"))
+        if held.pop("auto_map", None) is not None:
+            file.write_text(json.dumps(held, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

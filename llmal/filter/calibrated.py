@@ -46,6 +46,7 @@ class Calibrated(Filter):
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"people"})
+    calibrates: ClassVar[bool] = True
 
     at_least: float = Field(0.8, ge=0, le=1, description="lowest probability of being right that may train")
     method: Literal["auto", "temperature", "platt", "hierarchical", "histogram", "isotonic"] = Field(

@@ -182,6 +182,7 @@ def ask(
     store: Store,
     ctx: Context,
     caps: Caps,
+    temperature: float = 0.0,
 ) -> list[str | None]:
     """The text of each answer; None where the call failed, or the answer was refused or cut off.
 
@@ -194,15 +195,22 @@ def ask(
         store: of the run.
         ctx: its seed and progress.
         caps: what the run may spend in all.
+        temperature: of the answers, where the endpoint lets it be set.
 
     Raises:
         BudgetSpent, ModelError, Interrupted: from the transport; what was answered before is kept.
     """
-    return asyncio.run(_ask(asker, questions, purpose, store, ctx, caps)) if questions else []
+    return asyncio.run(_ask(asker, questions, purpose, store, ctx, caps, temperature)) if questions else []
 
 
 async def _ask(
-    asker: Asker, questions: Sequence[Sequence[Message]], purpose: str, store: Store, ctx: Context, caps: Caps
+    asker: Asker,
+    questions: Sequence[Sequence[Message]],
+    purpose: str,
+    store: Store,
+    ctx: Context,
+    caps: Caps,
+    temperature: float,
 ) -> list[str | None]:
     said: dict[str, str | None] = {}
 
@@ -215,7 +223,7 @@ async def _ask(
     try:
         async with asker.transport(ledger, seed=ctx.seed, say=ctx.progress.say) as transport:
             able = await abilities(transport, store, asker.model)
-            options = able.options(asker.max_tokens, logprobs=False)
+            options = able.options(asker.max_tokens, logprobs=False, temperature=temperature)
             requests = [Request(purpose, asker.model, question, options) for question in questions]
             hashes = [request.hash() for request in requests]
             once = dict(zip(hashes, requests, strict=True))

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from llmal.errors import ModelError
+from llmal.extras import need
 from llmal.lm.http import Line
 from llmal.lm.wire import Failure, Reply, Request, read_refusal, read_reply
-from llmal.plugins import need
 
 if TYPE_CHECKING:
     from llmal.lm.vllm import VllmEndpoint

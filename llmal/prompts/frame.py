@@ -10,9 +10,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 from unicodedata import normalize
 
-from llmal.corpus import HIDDEN
 from llmal.prompts.file import PromptFile
 from llmal.records import Item, LabelSchema, recipe
+from llmal.text import HIDDEN
 
 if TYPE_CHECKING:
     from llmal.prompts.program import Form

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 
-from llmal.corpus import HIDDEN
 from llmal.prompts.codes import codes_for
 from llmal.prompts.frame import looks, posing
 from llmal.records import Annotation, LabelSchema
+from llmal.text import HIDDEN
 
 RULES = 1
 """Version of the rules: part of the recipe of annotations that were held by them."""

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llmal.corpus import file_digest, records, repaired, shown, write_jsonl
+from llmal.corpus import file_digest, records, shown, write_jsonl
 from llmal.errors import ReviewError
 from llmal.records import Labels, LabelSchema
 from llmal.review.stage import Waiting
 from llmal.store import schema as t
 from llmal.store.store import Store
+from llmal.text import repaired
 
 COLUMNS = ("item", "text", "answer", "person", "note", "why", "guess", "confidence")
 """`answer`, `person` and `note` are for people to fill in; `item` is the key and must stay."""

@@ -70,7 +70,7 @@ def run(
         store: of the run.
         ctx: shared context.
         schema: the classes.
-        student: recipe of the final student, whose predictions are on disk.
+        student: recipe of the predictions: the final student's, or those out of sample where there are.
         annotations: recipe of the annotations.
         decisions: recipe of the filter's word on the annotations.
 

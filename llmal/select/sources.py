@@ -85,6 +85,13 @@ class StoreSources(Sources):
                 out[place[seq], voters[by]] = columns[labels[0]]
         return out
 
+    def checked(self) -> tuple[int, int]:
+        """Answers of all annotators on items that people answered too, and how many of these are wrong."""
+        a, known = t.annotation.c, self._store.answers(self._schema.names)
+        found = self._store.read(sa.select(a.item, a.labels).where(a.status == "ok", a.kind != "votes"))
+        right = [set(json.loads(labels)) == set(known[s]) for s, labels in found if s in known]
+        return len(right), right.count(False)
+
     def secret(self) -> bytes:
         """The run's key for fences."""
         return self._store.secret()

@@ -40,6 +40,10 @@ class Sources(ABC):
     def votes(self) -> NDArray[np.int64]:
         """(l, m) the class each of m annotators, machines and people, gave the labelled rows; -1 is none."""
 
+    def checked(self) -> tuple[int, int]:
+        """Annotators' answers that people answered too, and how many of these the people contradict."""
+        return 0, 0
+
     @abstractmethod
     def secret(self) -> bytes:
         """The run's key for fences around texts: none can guess it, and it stays the same."""

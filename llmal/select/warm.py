@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from llmal.errors import UserError
+from llmal.select import ups
 from llmal.select.stage import Pool, Selection, Selector, top
 
 Draw = Literal["top", "power", "softmax", "softrank"]
@@ -68,23 +69,32 @@ class Batch(BaseModel):
 
 
 class SubPool(BaseModel):
-    """Rows a strategy may look at: those nearest to labelled ones, for large and imbalanced pools.
+    """Rows a strategy may look at, for large and imbalanced pools: near labelled ones, or the most uncertain.
 
     `anchoral` draws anchors of each class by k-means++ among its labelled rows, retrieves each anchor's
     nearest unlabelled rows, and keeps those with the highest mean similarity to the anchors that retrieved
     them. `seals` takes every labelled row as an anchor and keeps all that were retrieved.
-    Source: Lesci & Vlachos 2024 (AnchorAL), Coleman et al. 2022 (SEALS).
+    Source: Lesci & Vlachos 2024 (AnchorAL), Coleman et al. 2022 (SEALS). `ups` keeps the most uncertain
+    `gamma` of the rows and others with a chance that falls by rank; it spares slow strategies (badge, ldm)
+    most of their work, and none of the student's. Source: Tsvigun et al. 2022.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    use: Literal["anchoral", "seals"] = "anchoral"
+    use: Literal["anchoral", "seals", "ups"] = "anchoral"
     anchors: int = Field(10, ge=1, description="anchors a class")
     neighbours: int = Field(50, ge=1, description="rows retrieved for each anchor")
     most: int = Field(10_000, ge=1, description="rows kept (anchoral)")
+    gamma: float = Field(0.1, ge=0, le=1, description="share of rows, the least sure, always kept (ups)")
+    temperature: float = Field(0.01, gt=0, description="how slowly the chance falls beyond them (ups)")
 
     def rows(self, pool: Pool, k: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Unlabelled rows to look at, ascending; topped up at random to k where too few were retrieved."""
+        """Unlabelled rows to look at, ascending; topped up to k where too few were found."""
+        if self.use == "ups":
+            assert pool.probs is not None
+            doubt = ups.unsure(pool.probs[pool.unlabelled], multi=pool.multi)
+            law = {"gamma": self.gamma, "temperature": self.temperature}
+            return pool.unlabelled[ups.subsample(doubt, k, rng, **law)]
         anchors = self._anchors(pool, rng)
         if not len(anchors):
             return pool.unlabelled
@@ -162,8 +172,11 @@ def _spread(pool: Pool, rows: NDArray[np.int64], n: int, rng: np.random.Generato
 class Warm(Selector):
     """Base of strategies that need a student; implement `choose`."""
 
-    within: Annotated[SubPool | None, _named_or(Literal["anchoral", "seals"] | SubPool | None)] = Field(
-        None, description="look only at rows near labelled ones: anchoral or seals"
+    within: Annotated[SubPool | None, _named_or(Literal["anchoral", "seals", "ups"] | SubPool | None)] = (
+        Field(
+            None,
+            description="look only at rows near labelled ones (anchoral, seals) or at the least sure (ups)",
+        )
     )
 
     needs_probs: ClassVar[bool] = True

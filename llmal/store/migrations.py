@@ -95,7 +95,28 @@ def m004_batches(db: Connection) -> None:
         db.execute(text(statement))
 
 
-STEPS: tuple[Step, ...] = (m001_first_tables, m002_doubts, m003_questions_about_several, m004_batches)
+def m005_synthetic(db: Connection) -> None:
+    """Texts a model wrote, how the student did after each loop of them, and which items measure that."""
+    for statement in (
+        "CREATE TABLE synthetic (recipe TEXT NOT NULL, loop BIGINT NOT NULL, rank BIGINT NOT NULL, "
+        "item BIGINT, text TEXT NOT NULL, labels TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL, "
+        "at FLOAT NOT NULL, PRIMARY KEY (recipe, loop, rank))",
+        "CREATE TABLE generation (recipe TEXT NOT NULL, loop BIGINT NOT NULL, loss FLOAT NOT NULL, "
+        "n_items BIGINT NOT NULL, report TEXT NOT NULL, at FLOAT NOT NULL, PRIMARY KEY (recipe, loop))",
+        "CREATE TABLE part (item INTEGER PRIMARY KEY, part TEXT NOT NULL, at FLOAT NOT NULL)",
+        # Asked for at every training; without it each time is a walk over all texts.
+        "CREATE INDEX item_synthetic ON item (seq) WHERE flags = '[\"synthetic\"]'",
+    ):
+        db.execute(text(statement))
+
+
+STEPS: tuple[Step, ...] = (
+    m001_first_tables,
+    m002_doubts,
+    m003_questions_about_several,
+    m004_batches,
+    m005_synthetic,
+)
 VERSION = len(STEPS)
 
 

@@ -22,7 +22,8 @@ def _table(name: str, key: str, /, **columns: type) -> Table:
 
 meta = _table("meta", "name", name=str, value=str)
 
-# One line per distinct text; `seq` is its row in every array.
+# One line per distinct text; `seq` is its row in every array. A model wrote those flagged `synthetic`: they
+# are items so that annotators and encoders take them, and of no corpus unless a row of a snapshot says so.
 item = _table("item", "seq", seq=int, key=str, text=str, flags=str)
 # One snapshot per state of the corpus file; rows are never edited, a changed file is a new snapshot.
 corpus = _table("corpus", "n", n=int, recipe=str, digest=str, at=float)
@@ -73,6 +74,26 @@ measure = _table(
     "measure", "recipe name", recipe=str, name=str, value=float, low=float, high=float, n=int, measured_on=str
 )
 export = _table("export", "recipe", recipe=str, folder=str, at=float)
+
+# A text a model wrote: for which labels, and whether it may teach; no item where it was refused unread.
+synthetic = _table(
+    "synthetic",
+    "recipe loop rank",
+    recipe=str,
+    loop=int,
+    rank=int,
+    item=int,
+    text=str,
+    labels=str,
+    verdict=str,
+    reason=str,
+    at=float,
+)
+# What a student is worth after each loop of written texts, on the items whose part is `validate`.
+generation = _table(
+    "generation", "recipe loop", recipe=str, loop=int, loss=float, n_items=int, report=str, at=float
+)
+part = _table("part", "item", item=int, part=str, at=float)
 
 # The ledger. An attempt without an outcome is a call whose fate nobody knows: it counts as spent.
 request = _table(

@@ -159,6 +159,14 @@ class Store:
                 found[seq] = Item(seq, key, text, tuple(json.loads(flags)))
         return [found[seq] for seq in seqs]
 
+    def hidden(self) -> set[int]:
+        """Items a model wrote that the newest snapshot does not hold: they are nobody's corpus."""
+        written: sa.ColumnElement[str] = sa.literal_column(
+            "'[\"synthetic\"]'"
+        )  # word for word as in the index
+        found = {s for (s,) in self.read(sa.select(t.item.c.seq).where(t.item.c.flags == written))}
+        return found - set(self.active()) if found else found
+
     def texts(self, start: int, stop: int) -> list[str]:
         """Texts of items `start` to `stop - 1`."""
         where = (t.item.c.seq >= start, t.item.c.seq < stop)

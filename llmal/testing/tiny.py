@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -54,6 +55,31 @@ def tiny_bert(
         torch.manual_seed(seed)
         BertModel(config).save_pretrained(folder)
     _tokenizer(vocabulary).save_pretrained(folder)
+    return folder
+
+
+def tiny_sentence(folder: Path, words: Iterable[str] = (), *, hidden: int = 32, seed: int = 0) -> Path:
+    """Write a sentence-transformers folder: the tiny BERT, the mean of its tokens as the vector.
+
+    Args:
+        folder: where to; made when it is not there.
+        words: as in `tiny_bert`.
+        hidden: width; a multiple of 2.
+        seed: of the weights.
+
+    Returns:
+        The folder.
+    """
+    tiny_bert(folder, words, hidden=hidden, seed=seed)
+    kinds = {"": "Transformer", "1_Pooling": "Pooling"}
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds.items())
+    ]
+    pooling = {"word_embedding_dimension": hidden, "pooling_mode_mean_tokens": True}
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling), encoding="utf-8")
     return folder
 
 

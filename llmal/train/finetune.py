@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,26 +12,34 @@ from pydantic import Field
 
 from llmal import weights
 from llmal.context import Context
-from llmal.records import LabelSchema
+from llmal.records import Kind, LabelSchema, canonical
+from llmal.train.checkpoint import Checkpoint
+from llmal.train.loop import Course, Loop, by_length
+from llmal.train.objective import Lesson
 from llmal.train.stage import Examples, Model, Student
 
 if TYPE_CHECKING:
     import torch
 
-TOKENS_A_BATCH = 4096
-"""Padded tokens of one batch at prediction: keeps two cores busy without outgrowing their caches."""
-
-MIN_STEPS = 150
-"""Optimiser steps a small data set gets at least: below it the head of a fresh classifier has not settled."""
+FEWEST_HELD = 20
+"""Items held out below which their loss says too little to stop or choose by; none are held out then."""
 
 
 class Finetune(Student):
     """A pre-trained encoder with a fresh classification head, all weights trained.
 
     AdamW, linear warm-up and decay, gradient clipping; batches of similar length; bfloat16 arithmetic on
-    hardware that has it. Re-initialised every time: warm starts hurt. Source: Devlin et al. 2019; schedule as
-    in Mosbach et al. 2021 (longer training at a small rate is what stabilises small data).
+    hardware that has it. Re-initialised every time: warm starts hurt. A start whose loss stays where it began
+    is given up for another one, twice at most. A training that was killed goes on from its last checkpoint
+    and ends with the same weights. What is held out stops the training and chooses among starts; it is drawn
+    from the items to learn from, which a strategy picked, so it measures nothing. Source: Devlin et al. 2019;
+    schedule and restarts as in Mosbach et al. 2021 (longer training at a small rate is what stabilises small
+    data).
     """
+
+    version: ClassVar[int] = 2
+    distils: ClassVar[bool] = True
+    not_in_recipe: ClassVar[frozenset[str]] = frozenset({"checkpoint_s"})
 
     model: str = Field(weights.DEFAULT_ENCODER, description="hub name or folder of an encoder")
     epochs: int = Field(4, ge=1, description="passes over the data, more where that is fewer than 150 steps")
@@ -46,6 +54,16 @@ class Finetune(Student):
         True, description="leave word embeddings as pre-trained: about half the weights"
     )
     max_length: int = Field(256, ge=8, le=8192, description="tokens of a text; longer ones are cut")
+    holdout: float = Field(
+        0.0, ge=0, le=0.5, description="share of the items held out, class by class, to stop and choose by"
+    )
+    patience: int = Field(
+        3,
+        ge=1,
+        description="passes without a lower held-out loss before training stops; not before 150 steps",
+    )
+    seeds: int = Field(1, ge=1, le=20, description="trainings from different draws; the best is kept")
+    checkpoint_s: float = Field(60.0, ge=0, description="seconds between two checkpoints")
 
     def fit(
         self, examples: Examples, schema: LabelSchema, rng: np.random.Generator, ctx: Context
@@ -55,79 +73,75 @@ class Finetune(Student):
 
         assert examples.targets is not None
         assert examples.weights is not None
-        keep = np.flatnonzero(examples.weights > 0)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(2**31)))
-            network, tokenizer = _fresh(self.model, schema)
-            model = TransformerModel(network, tokenizer, schema.kind, self.max_length)
-            tokens = _cut(model.tokenize([examples.texts[i] for i in keep]))
-            self._train(model, tokens, examples.targets[keep], examples.weights[keep], rng, ctx)
-        return model
+        seed = int(rng.integers(2**31))
+
+        def fresh() -> TransformerModel:
+            return TransformerModel(*_fresh(self.model, schema), schema.kind, self.max_length)
+
+        with torch.random.fork_rng():
+            keep = np.flatnonzero(examples.weights > 0)
+            tokens = _cut(fresh().tokenize([examples.texts[i] for i in keep]))
+            soft = None if examples.distil is None else examples.distil.some(keep)
+            lesson = Lesson(tokens, examples.targets[keep], examples.weights[keep], soft)
+            held = self._held_out(lesson.targets, schema, seed, ctx)
+            rest = np.setdiff1d(np.arange(len(keep)), held)
+            course = Course(
+                self, schema.kind, lesson.some(rest), lesson.some(held) if len(held) else None, seed
+            )
+            kept = Checkpoint(ctx, self._course_name(course, schema), self.checkpoint_s)
+            return Loop(course, fresh, kept, ctx).run()
 
     def load(self, folder: Path, schema: LabelSchema) -> TransformerModel:
         """A fitted student from a transformers folder."""
         return TransformerModel.load(folder, schema.kind, self.max_length)
 
-    def _train(
-        self,
-        model: TransformerModel,
-        tokens: list[list[int]],
-        y: NDArray[np.float32],
-        w: NDArray[np.float32],
-        rng: np.random.Generator,
-        ctx: Context,
-    ) -> None:
+    def _held_out(
+        self, targets: NDArray[np.float32], schema: LabelSchema, seed: int, ctx: Context
+    ) -> NDArray[np.int64]:
+        """Rows to stop and choose by: the share of each class when single, of all when multi."""
+        rng = np.random.default_rng([seed, 0])
+        kinds = targets.argmax(axis=1) if schema.kind == "single" else np.zeros(len(targets), np.int64)
+        held = [
+            rng.permutation(rows)[: round(self.holdout * len(rows))]
+            for rows in (np.flatnonzero(kinds == c) for c in np.unique(kinds))
+        ]
+        found = np.sort(np.concatenate([np.zeros(0, np.int64), *held]))
+        if self.holdout and len(found) < FEWEST_HELD:
+            ctx.progress.say(f"train: {len(found)} items are too few to hold out; all are learnt from")
+            return found[:0]
+        return found
+
+    def _course_name(self, course: Course, schema: LabelSchema) -> str:
+        """Hash of all that determines the weights: a checkpoint is gone on with for this very training."""
         import torch
 
-        steps_an_epoch = -(-len(tokens) // self.batch_size)
-        epochs = max(self.epochs, -(-MIN_STEPS // steps_an_epoch))
-        total = epochs * steps_an_epoch
-        model.network.get_input_embeddings().requires_grad_(not self.freeze_words)
-        learnt = [w for w in model.network.parameters() if w.requires_grad]
-        optimiser = torch.optim.AdamW(learnt, self.learning_rate, weight_decay=self.weight_decay, fused=True)
-        rise = max(1, int(self.warmup * total))
-        rate = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: min((step + 1) / rise, (total - step) / max(1, total - rise))
-        )
-        model.network.train()
-        with ctx.progress.task("train finetune", total) as advance:
-            for _ in range(epochs):
-                for rows in _batches([len(t) for t in tokens], self.batch_size, rng):
-                    loss = self._loss(model, [tokens[i] for i in rows], y[rows], w[rows])
-                    optimiser.zero_grad()
-                    loss.backward()
-                    torch.nn.utils.clip_grad_norm_(learnt, 1.0)
-                    optimiser.step()
-                    rate.step()
-                    advance(1, note=f"loss {loss.item():.3f}")
-        model.network.eval()
-
-    def _loss(
-        self, model: TransformerModel, tokens: list[list[int]], y: NDArray[np.float32], w: NDArray[np.float32]
-    ) -> torch.Tensor:
-        import torch
-
-        logits = model.logits(tokens)
-        target = torch.from_numpy(y).to(logits.device)
-        if model.kind == "single":
-            target = target * (1 - self.smoothing) + self.smoothing / target.shape[1]
-            each = -(target * torch.log_softmax(logits, dim=1)).sum(dim=1)
-        else:
-            target = target * (1 - self.smoothing) + self.smoothing / 2
-            each = torch.nn.functional.binary_cross_entropy_with_logits(
-                logits, target, reduction="none"
-            ).mean(dim=1)
-        weight = torch.from_numpy(w).to(logits.device)
-        return (each * weight).sum() / weight.sum()
+        about = [
+            self.recipe(),
+            schema.recipe(),
+            course.seed,
+            torch.__version__,
+            _device(),
+            weights.has_bf16(_device()),
+        ]
+        digest = hashlib.sha256(canonical(about).encode())
+        for lesson in (course.lesson, course.held):
+            if lesson is not None:
+                digest.update(canonical(lesson.tokens).encode())
+                soft = () if lesson.distil is None else lesson.distil[:3]
+                for numbers in (lesson.targets, lesson.weights, *soft):
+                    digest.update(numbers.tobytes())
+        return f"finetune-{digest.hexdigest()[:16]}"
 
 
 class TransformerModel(Model):
     """A sequence classifier with its tokenizer; `kind` says whether its outputs exclude each other."""
 
-    def __init__(self, network: Any, tokenizer: Any, kind: str, max_length: int) -> None:
+    def __init__(self, network: Any, tokenizer: Any, kind: Kind, max_length: int) -> None:
         self.network = network.to(_device())
         self.tokenizer = tokenizer
         self.kind = kind
+        # Predicts in float32 whatever the hardware has, as an export in another format does.
+        self.exact = False
         positions = getattr(network.config, "max_position_embeddings", None) or max_length
         self.max_length = min(max_length, tokenizer.model_max_length, positions)
         # Plain transformers cuts where the student does, once asked to cut.
@@ -146,7 +160,8 @@ class TransformerModel(Model):
 
         device = next(self.network.parameters()).device
         batch = self.tokenizer.pad({"input_ids": tokens}, return_tensors="pt").to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=_has_bf16(device.type)):
+        fast = not self.exact and weights.has_bf16(device.type)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
             out: torch.Tensor = self.network(**batch).logits
         return out.float()
 
@@ -158,7 +173,7 @@ class TransformerModel(Model):
         out = np.zeros((len(tokens), self.network.config.num_labels), np.float32)
         self.network.eval()
         with torch.inference_mode():
-            for rows in _by_length([len(t) for t in tokens]):
+            for rows in by_length([len(t) for t in tokens]):
                 logits = self.logits([tokens[i] for i in rows])
                 probs = torch.softmax(logits, dim=1) if self.kind == "single" else torch.sigmoid(logits)
                 out[rows] = probs.cpu().numpy()
@@ -171,7 +186,7 @@ class TransformerModel(Model):
             self.tokenizer.save_pretrained(folder)
 
     @classmethod
-    def load(cls, folder: Path, kind: str, max_length: int) -> TransformerModel:
+    def load(cls, folder: Path, kind: Kind, max_length: int) -> TransformerModel:
         """Read what `save` wrote; nothing in the folder is ever run."""
         network, tokenizer = _pretrained(str(folder))
         network.eval()
@@ -216,15 +231,6 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _has_bf16(device: str) -> bool:
-    """Whether bfloat16 is faster than float32 here; without hardware for it, it is many times slower."""
-    import torch
-
-    if device == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return device == "cuda" and torch.cuda.is_bf16_supported()
-
-
 def _cut(tokens: list[list[int]]) -> list[list[int]]:
     """Training texts cut to the 95th percentile of their lengths, the closing token kept.
 
@@ -232,30 +238,3 @@ def _cut(tokens: list[list[int]]) -> list[list[int]]:
     """
     longest = int(np.percentile([len(t) for t in tokens], 95, method="higher"))
     return [t if len(t) <= longest else t[: longest - 1] + t[-1:] for t in tokens]
-
-
-def _batches(lengths: list[int], size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Random batches of texts of similar length.
-
-    Shuffled, sorted within stretches of 32 batches, batches shuffled.
-    """
-    order = rng.permutation(len(lengths))
-    every = np.array(lengths)
-    stretches = [order[i : i + 32 * size] for i in range(0, len(order), 32 * size)]
-    batches = [
-        s[i : i + size]
-        for s in (s[np.argsort(every[s], kind="stable")] for s in stretches)
-        for i in range(0, len(s), size)
-    ]
-    for i in rng.permutation(len(batches)):
-        yield batches[i]
-
-
-def _by_length(lengths: list[int]) -> Iterator[NDArray[np.int64]]:
-    """Batches of at most `TOKENS_A_BATCH` padded tokens, longest texts first."""
-    order = np.argsort(-np.array(lengths, dtype=np.int64), kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, TOKENS_A_BATCH // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size

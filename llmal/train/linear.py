@@ -64,7 +64,7 @@ class Linear(Student):
         if len(seen) == 1:
             bias[seen] = 0.0
             return coef, bias
-        model = self._best(x[rows], classes, w[rows] * y[rows, classes], seed)
+        model = self._best(x, y, w, seed)
         if (
             len(seen) == 2
         ):  # scikit-learn keeps one row for two classes: softmax of (0, z) is its sigmoid of z
@@ -73,31 +73,39 @@ class Linear(Student):
             coef[seen], bias[seen] = model.coef_, model.intercept_
         return coef, bias
 
-    def _best(self, x: NDArray[np.float32], y: NDArray[np.int64], w: NDArray[np.float32], seed: int) -> Any:
+    def _best(
+        self, x: NDArray[np.float32], targets: NDArray[np.float32], weights: NDArray[np.float32], seed: int
+    ) -> Any:
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import StratifiedKFold
 
+        items, y = np.nonzero(targets)
+        w = weights[items] * targets[items, y]
+
         def fitted(c: float, rows: NDArray[np.int64]) -> Any:
             kind = "balanced" if self.balanced else None
-            return LogisticRegression(C=c, max_iter=2000, class_weight=kind).fit(x[rows], y[rows], w[rows])
+            model = LogisticRegression(C=c, max_iter=2000, class_weight=kind)
+            return model.fit(x[items[rows]], y[rows], w[rows])
 
-        every = np.arange(len(y))
-        rarest = int(np.unique(y, return_counts=True)[1].min())
-        if rarest < FOLDS:
-            return fitted(GRID[1], every)
-        folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(x, y))
+        likeliest = targets.argmax(axis=1)
+        kinds, counts = np.unique(likeliest, return_counts=True)
+        if len(kinds) < 2 or counts.min() < FOLDS:
+            return fitted(GRID[1], np.arange(len(y)))
+        # Whole items are left out: the rows of a soft target's classes are one text.
+        splits = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(x, likeliest)
+        folds = [[np.flatnonzero(np.isin(items, part)) for part in split] for split in splits]
 
         def loss(c: float) -> float:
             total = 0.0
             for train, test in folds:
                 model = fitted(c, train)
-                chosen = model.predict_proba(x[test])[
-                    np.arange(len(test)), np.searchsorted(model.classes_, y[test])
-                ]
-                total += float((w[test] * -np.log(np.maximum(chosen, 1e-12))).sum())
+                column = np.searchsorted(model.classes_, y[test]).clip(max=len(model.classes_) - 1)
+                said = model.predict_proba(x[items[test]])[np.arange(len(test)), column]
+                said[model.classes_[column] != y[test]] = 0.0  # a class the other folds never saw
+                total += float((w[test] * -np.log(np.maximum(said, 1e-12))).sum())
             return total
 
-        return fitted(min(GRID, key=loss), every)
+        return fitted(min(GRID, key=loss), np.arange(len(y)))
 
 
 class LinearModel(Model):

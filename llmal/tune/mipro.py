@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from llmal.plugins import need
+from llmal.extras import need
 from llmal.prompts.file import Compiled
 from llmal.prompts.program import dspy
 from llmal.tune.bench import Bench

@@ -13,9 +13,17 @@ from llmal.annotate.recorded import Recorded
 from llmal.annotate.zero_shot import ZeroShot
 from llmal.embed.hashing import Hashing
 from llmal.embed.sentence import Sentence
+from llmal.export.onnx import Onnx
 from llmal.export.transformers import Transformers
+from llmal.filter.agreement import Agreement
+from llmal.filter.all_of import All
+from llmal.filter.auto import Auto as AutoFilter
 from llmal.filter.calibrated import Calibrated
 from llmal.filter.confidence import Confidence
+from llmal.filter.confident import Confident
+from llmal.filter.error_rate import ErrorRate
+from llmal.filter.small_loss import SmallLoss
+from llmal.generate.pgkd import Pgkd
 from llmal.plugins import BUILTIN, find
 from llmal.route.threshold import Threshold
 from llmal.select.activelab import ActiveLab
@@ -39,6 +47,7 @@ from llmal.select.margin import Margin
 from llmal.select.mixed import Mixed
 from llmal.select.prc import Prc
 from llmal.select.probcover import ProbCover
+from llmal.select.rad import Rad
 from llmal.select.seed_cost import SeedCost
 from llmal.select.select_llm import SelectLlm
 from llmal.select.stage import Selection, Selector
@@ -51,15 +60,21 @@ from llmal.testing.contracts import (
     EncoderContract,
     ExporterContract,
     FilterContract,
+    GeneratorContract,
     RouterContract,
     SelectorContract,
     StudentContract,
 )
 from llmal.testing.contracts.plugin import TEXTS
 from llmal.testing.fakelm import FakeLM
-from llmal.testing.tiny import tiny_bert
+from llmal.testing.tiny import tiny_bert, tiny_sentence
+from llmal.train.curriculum import Curriculum
+from llmal.train.estimator import Estimator
 from llmal.train.finetune import Finetune
+from llmal.train.hast import Hast
 from llmal.train.linear import Linear
+from llmal.train.plasm import Plasm
+from llmal.train.setfit import SetFit
 from llmal.weights import OFFLINE_PACKAGE
 
 SUITES = {
@@ -67,6 +82,7 @@ SUITES = {
     "select": SelectorContract,
     "annotate": AnnotatorContract,
     "filter": FilterContract,
+    "generate": GeneratorContract,
     "train": StudentContract,
     "route": RouterContract,
     "export": ExporterContract,
@@ -106,6 +122,12 @@ class Bench:
             tiny_bert(folder, {word for text in TEXTS for word in text.split()})
         return Finetune(model=str(folder), learning_rate=0.004, smoothing=0.0, freeze_words=False)
 
+    def setfit(self):
+        folder = self.folder / "tiny-sentence"
+        if not folder.is_dir():
+            tiny_sentence(folder, {word for text in TEXTS for word in text.split()})
+        return SetFit(model=str(folder), learning_rate=0.004)
+
     def sentence(self):
         if importlib.util.find_spec(OFFLINE_PACKAGE) is None:
             pytest.skip(f"{OFFLINE_PACKAGE} is not installed")
@@ -114,7 +136,7 @@ class Bench:
 
 # (group, name) -> an example from a bench, and what the suite has to know of it.
 EXAMPLES = {
-    ("embed", "sentence"): (Bench.sentence, {}),
+    ("embed", "sentence"): (Bench.sentence, {"tolerance": 2e-3}),  # bfloat16, where there is hardware for it
     ("embed", "hashing"): (lambda _: Hashing(dim=256), {"tolerance": 0.0}),
     ("select", "auto"): (lambda _: Auto(), {}),
     ("select", "uniform"): (lambda _: Uniform(), {}),
@@ -124,6 +146,7 @@ EXAMPLES = {
     ("select", "facility-location"): (lambda _: FacilityLocation(), {"deterministic": True}),
     ("select", "probcover"): (lambda _: ProbCover(delta=0.5), {}),  # whole-number gains tie often
     ("select", "margin"): (lambda _: Margin(), {"deterministic": True}),
+    ("select", "rad"): (lambda _: Rad(), {}),
     ("select", "least-confidence"): (
         lambda _: LeastConfidence(clip=0.05, apart=0.98),
         {"deterministic": True},
@@ -161,10 +184,26 @@ EXAMPLES = {
     ("annotate", "recorded"): (Bench.recorded, {}),
     ("filter", "confidence"): (lambda _: Confidence(), {}),
     ("filter", "calibrated"): (lambda _: Calibrated(), {}),
+    ("filter", "small-loss"): (lambda _: SmallLoss(), {}),
+    ("filter", "confident"): (lambda _: Confident(), {}),
+    ("filter", "agreement"): (lambda _: Agreement(), {}),
+    ("filter", "error-rate"): (lambda _: ErrorRate(), {}),
+    ("filter", "auto"): (lambda _: AutoFilter(), {}),
+    ("filter", "all"): (lambda _: All(of=("calibrated", Agreement(lift=1.5))), {}),
+    ("generate", "pgkd"): (lambda _: Pgkd(model="m", price="local"), {}),
     ("train", "linear"): (lambda _: Linear(), {}),
     ("train", "finetune"): (Bench.finetune, {}),
+    ("train", "setfit"): (Bench.setfit, {}),
+    ("train", "estimator"): (
+        lambda _: Estimator(make="sklearn.linear_model:LogisticRegression", options={"C": 100}),
+        {},
+    ),
+    ("train", "hast"): (lambda _: Hast(neighbours=3), {}),
+    ("train", "curriculum"): (lambda _: Curriculum(steps=2), {}),
+    ("train", "plasm"): (lambda _: Plasm(quality=0.8), {}),
     ("route", "threshold"): (lambda _: Threshold(), {}),
     ("export", "transformers"): (lambda _: Transformers(), {}),
+    ("export", "onnx"): (lambda _: Onnx(), {}),
 }
 
 
@@ -213,15 +252,23 @@ def test_other_options_keep_the_contract(kind, check, bench):
     getattr(suite, f"test_{check}")()
 
 
-def test_exporter_ships_a_finetuned_student(bench):
+@pytest.mark.parametrize("student", ["finetune", "setfit"])
+def test_exporter_ships_a_transformer_student(student, bench):
     made = {
         "plugin": lambda self: Transformers(),
-        "student": lambda self: bench.finetune(),
+        "student": lambda self: getattr(bench, student)(),
         "tolerance": 1e-5,
     }
     suite = type("Suite", (ExporterContract,), made)()
     for check in checks("export"):
         getattr(suite, check)()
+
+
+def test_exporter_ships_what_a_self_training_student_taught():
+    made = {"plugin": lambda self: Transformers(), "student": lambda self: Hast(neighbours=3)}
+    suite = type("Suite", (ExporterContract,), made)()
+    suite.test_predicts_as_the_student_does()
+    suite.test_holds_no_pickle_and_no_code()
 
 
 @pytest.mark.skipif(importlib.util.find_spec(OFFLINE_PACKAGE) is None, reason="no offline weights")

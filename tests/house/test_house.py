@@ -12,16 +12,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "llmal"
-STAGES = ("embed", "select", "annotate", "filter", "train", "route", "review", "evaluate", "export")
+STAGES = ("embed", "select", "annotate", "filter", "generate") + (
+    *("train", "route", "review", "evaluate", "export"),
+)
 
 # Each module may import from its own floor and from those below it; stages never from each other.
 FLOORS = (
-    ("errors", "records", "yamlfile", "stats", "clean"),
+    ("errors", "records", "yamlfile", "stats", "clean", "text"),
+    ("extras",),
     ("plugins", "context", "answers", "prototypes", "weights", "corpus"),
-    ("store", "prompts", "lm"),
+    ("store", "prompts", "lm", "prior"),
     STAGES,
     ("spec", "predictor"),
-    ("state", "setup", "bulk", "durations", "planning", "rounds"),
+    ("state", "setup", "bulk", "durations", "planning", "rounds", "generation"),
     ("labels",),
     ("runner",),
     ("report", "tune"),

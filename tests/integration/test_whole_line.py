@@ -128,17 +128,21 @@ def test_answers_to_a_label_that_is_gone_are_kept_aside_not_crashed_on(tmp_path)
 def test_gold_of_the_audit_sample_never_trains(tmp_path):
     import sqlalchemy as sa
 
+    from llmal.context import Context
+    from llmal.state import recipes
     from llmal.store import schema as t
     from llmal.store.store import open_store
 
     corpus(tmp_path)
-    done = llmal.run(spec(audit={"size": 40, "annotate": True}), tmp_path / "run", home=tmp_path)
+    plan = spec(audit={"size": 40, "annotate": True})
+    done = llmal.run(plan, tmp_path / "run", home=tmp_path)
     store = open_store(done.run, write=False)
     try:
         picked = {s for (s,) in store.read(sa.select(t.pick.c.item))}
         assert not picked & set(store.audit())
         learnt = store.read(sa.select(t.student.c.n_items).where(t.student.c.role == "final"))[0][0]
-        accepted = store.count(t.decision, t.decision.c.verdict == "accept", t.decision.c.item.in_(picked))
-        assert learnt == accepted
+        decided = store.decisions(recipes(plan, Context(done.run, home=tmp_path), store).decisions)
+        assert set(decided) & set(store.audit()), "the audit's items are decided on too"
+        assert learnt == sum(d.verdict == "accept" for s, d in decided.items() if s in picked)
     finally:
         store.close()

@@ -9,8 +9,9 @@ import pytest
 
 from llmal import plugins
 from llmal.errors import MissingExtra, UnknownPlugin
+from llmal.extras import need
 from llmal.filter.confidence import Confidence
-from llmal.plugins import BUILTIN, build, find, known, name_of, need, slot
+from llmal.plugins import BUILTIN, build, find, known, name_of, slot
 from llmal.select.margin import Margin
 
 

@@ -7,6 +7,7 @@ Example:
 """
 
 from llmal.testing.contracts.annotate import AnnotatorContract, FilterContract
+from llmal.testing.contracts.generate import GeneratorContract
 from llmal.testing.contracts.learn import EncoderContract, StudentContract
 from llmal.testing.contracts.plugin import PluginContract
 from llmal.testing.contracts.select import SelectorContract
@@ -17,6 +18,7 @@ __all__ = [
     "EncoderContract",
     "ExporterContract",
     "FilterContract",
+    "GeneratorContract",
     "PluginContract",
     "RouterContract",
     "SelectorContract",

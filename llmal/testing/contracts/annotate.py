@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+import numpy as np
 import sqlalchemy as sa
 
 from llmal.annotate import stage
@@ -15,8 +16,9 @@ from llmal.annotate.stage import Annotator, Desk
 from llmal.corpus import Row, text_key
 from llmal.embed import stage as embed
 from llmal.embed.hashing import Hashing
-from llmal.filter.stage import NOTHING, Checked, Evidence, Filter
-from llmal.records import Annotation, ConfidenceKind, Item, LabelSchema, Status, Verdict
+from llmal.errors import SpecError
+from llmal.filter.stage import NOTHING, Checked, Evidence, Filter, Peers
+from llmal.records import Annotation, ConfidenceKind, Item, LabelSchema, Status, Verdict, recipe
 from llmal.store import schema as t
 from llmal.store.ledger import Caps
 from llmal.store.store import open_store
@@ -149,7 +151,7 @@ def _check_probs(probs: tuple[float, ...], schema: LabelSchema, where: str) -> N
 
 
 class FilterContract(PluginContract):
-    """Checks of a filter, with and without answers of people to go by."""
+    """Checks of a filter, with and without anything to go by."""
 
     def plugin(self) -> Filter:
         """The filter under test."""
@@ -158,7 +160,7 @@ class FilterContract(PluginContract):
     def test_one_decision_an_annotation(self) -> None:
         """In order, with a verdict and a reason; nothing in, nothing out."""
         given = graded()
-        for schema in (SINGLE, MULTI):
+        for schema in (s for s in (SINGLE, MULTI) if s.kind in self.plugin().kinds):
             for evidence in (NOTHING, checked()):
                 made = self.plugin().decide(given, schema, evidence)
                 in_order = [d.item for d in made] == [a.item for a in given]
@@ -166,6 +168,16 @@ class FilterContract(PluginContract):
                 assert all(d.verdict in typing.get_args(Verdict) for d in made), "unknown verdict"
                 assert all(d.reason for d in made), "a decision has no reason"
                 assert self.plugin().decide([], schema, evidence) == []
+
+    def test_other_kinds_are_refused(self) -> None:
+        """A filter says before anything is paid that it cannot judge a kind of labels, in one sentence."""
+        for schema in (SINGLE, MULTI):
+            refused = ""
+            try:
+                self.plugin().refuse_other_kinds(schema)
+            except SpecError as error:
+                refused = str(error)
+            assert bool(refused) == (schema.kind not in self.plugin().kinds), f"{schema.kind}: {refused}"
 
     def test_without_label_never_accepted(self) -> None:
         """An annotation that carries no label cannot train."""
@@ -175,9 +187,10 @@ class FilterContract(PluginContract):
                 assert a.status == "ok" or d.verdict != "accept", f"{a} was accepted"
 
     def test_confidence_only_helps(self) -> None:
-        """Raising a confidence never turns an accept into anything else, whatever its kind."""
+        """Raising an answer's confidence never turns an accept into anything else, whatever its kind."""
         for kind in ("logprobs", "stated", "similarity", "recorded"):
             given = [a for a in graded() if a.status == "ok" and a.kind == kind]
+            given = [a._replace(item=given[0].item) for a in given]
             for evidence in (NOTHING, checked()):
                 made = self.plugin().decide(given, SINGLE, evidence)
                 verdicts = [d.verdict == "accept" for d in made]
@@ -192,7 +205,8 @@ class FilterContract(PluginContract):
     def test_score_is_kept(self) -> None:
         """The number that decided stands with the decision, so that a threshold can move later."""
         given = [a for a in graded() if a.confidence is not None and a.status == "ok"]
-        for evidence in (NOTHING, checked()):
+        nothing_said = "peers" in self.plugin().uses  # without the other answers there is no number
+        for evidence in (checked(),) if nothing_said else (NOTHING, checked()):
             for d in self.plugin().decide(given, SINGLE, evidence):
                 assert d.score is not None, f"{d} keeps no score"
                 assert math.isfinite(d.score), f"{d} keeps a score that is not finite"
@@ -204,22 +218,40 @@ class FilterContract(PluginContract):
         assert judge.recipe_for("annotation-a") == self.plugin().recipe_for("annotation-a")
 
     def test_recipe_follows_the_evidence_used(self) -> None:
-        """Another answer of a person, another recipe; none where the filter says it uses no answers."""
-        judge, evidence = self.plugin(), checked()
+        """Other evidence, another recipe; none where the filter says it does not use that evidence."""
+        judge, evidence, given = self.plugin(), checked(), graded()
         unknown = judge.uses - set(Evidence._fields)
         assert not unknown, f"`uses` names what is no evidence: {sorted(unknown)}"
         first = evidence.people[0]
-        other = Evidence((first._replace(right=not first.right), *evidence.people[1:]))
-        same = judge.recipe_for("a", evidence) == judge.recipe_for("a", other)
-        assert same == ("people" not in judge.uses), "the recipe and `uses` do not agree"
-        if same:
-            given = graded()
-            made = judge.decide(given, SINGLE, evidence)
-            assert made == judge.decide(given, SINGLE, other), "answers decide that `uses` does not name"
+        people = (first._replace(right=not first.right), *evidence.people[1:])
+        others = {
+            "people": evidence._replace(people=people),
+            "peers": evidence._replace(peers=crowd(turned=300)),
+        }
+        for field, other in others.items():
+            same = judge.recipe_for("a", evidence) == judge.recipe_for("a", other)
+            assert same == (field not in judge.uses), f"the recipe and `uses` do not agree on {field}"
+            if same:
+                made = judge.decide(given, SINGLE, evidence)
+                assert made == judge.decide(given, SINGLE, other), f"{field} decide, and `uses` is silent"
+
+    def test_audit_items_teach_nothing(self) -> None:
+        """What an annotator says of items of the audit sample changes no decision on any other item."""
+        judge, reserved = self.plugin(), frozenset(range(1000, 1060))
+        given = [a for a in crowd().annotations if a.item not in reserved]
+        before, after = (checked()._replace(peers=crowd(turned, reserved)) for turned in (0, 60))
+        made = judge.decide(given, SINGLE, before)
+        assert made == judge.decide(given, SINGLE, after), "the audit's items taught the filter"
+
+    def test_what_was_left_over_is_judged_as_the_whole(self) -> None:
+        """All at once or the rest later: a run that was cut off goes on with the same decisions."""
+        judge, evidence, given = self.plugin(), checked(), graded()
+        rest = judge.decide(given[50:], SINGLE, evidence)
+        assert judge.decide(given, SINGLE, evidence)[50:] == rest
 
 
 def checked() -> Evidence:
-    """Answers of people about 60 items of each kind of confidence, right more often the surer."""
+    """Answers of people about 60 items of each kind of confidence, right more often the surer; a crowd."""
     made: list[Checked] = []
     for kind in typing.get_args(ConfidenceKind):
         for i in range(60):
@@ -227,7 +259,26 @@ def checked() -> Evidence:
             label = ("fruit", "tool", "city")[i % 3]
             a = Annotation(1000 + len(made), "ok", (label,), None, sure, kind)
             made.append(Checked(a, (i * 7) % 60 <= i, True))
-    return Evidence(tuple(made))
+    return Evidence(tuple(made), crowd())
+
+
+def crowd(turned: int = 0, reserved: frozenset[int] = frozenset()) -> Peers:
+    """The answers of `graded` and 300 more, whose vectors tell three classes apart; one in five is wrong.
+
+    Args:
+        turned: how many of the 300, from the first on, say another class than they would.
+        reserved: items of the audit sample.
+    """
+    rng, names = np.random.default_rng(0), ("fruit", "tool", "city")
+    said = [a for a in graded() if a.status == "ok"]
+    true = np.array([0] * len(said) + [i % 3 for i in range(300)])
+    vectors = np.eye(3, 8)[true] + rng.normal(scale=0.2, size=(len(true), 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for i in range(300):
+        label = names[(i + (rng.random() < 0.2) + (i < turned)) % 3]
+        said.append(Annotation(1000 + i, "ok", (label,)))
+    name = recipe("peers", "vectors", [[a.item, a.labels, a.item in reserved] for a in said])
+    return Peers(name, tuple(said), reserved, lambda: vectors.astype(np.float32))
 
 
 def graded() -> list[Annotation]:

@@ -112,10 +112,15 @@ class StudentContract(PluginContract):
         with context() as ctx:
             return self.plugin().fit(examples, schema, np.random.default_rng(seed), ctx)
 
+    def examples(self, schema: LabelSchema) -> Examples:
+        """What it is to learn from; with texts that have no label where it learns from those too."""
+        given = examples(schema)
+        return given._replace(pool=unlabelled()) if self.plugin().pool_size else given
+
     def test_probabilities(self) -> None:
         """(n, C) float32 in [0, 1], rows summing to 1 when single, columns in schema order."""
         for schema in self.schemas():
-            given = examples(schema)
+            given = self.examples(schema)
             probs = self.fit(given, schema).predict_proba(asked(given))
             check_probs(probs, len(given.texts), schema)
             assert given.targets is not None
@@ -128,14 +133,14 @@ class StudentContract(PluginContract):
 
     def test_nothing_asked(self) -> None:
         """No texts give no rows."""
-        given = examples(SINGLE)
+        given = self.examples(SINGLE)
         assert given.vectors is not None
         model = self.fit(given, SINGLE)
         assert model.predict_proba(Examples([], given.vectors[:0])).shape == (0, 3)
 
     def test_company_does_not_matter(self) -> None:
         """An item's probabilities do not depend on what else is asked, nor on the order."""
-        given = examples(SINGLE)
+        given = self.examples(SINGLE)
         model = self.fit(given, SINGLE)
         query = asked(given)
         assert query.vectors is not None
@@ -149,7 +154,7 @@ class StudentContract(PluginContract):
         """A class never shown is no error and gets next to no probability."""
         for schema in self.schemas():
             wider = schema._replace(labels=(*schema.labels, Label(name="never shown")))
-            given = examples(wider)
+            given = self.examples(wider)
             probs = self.fit(given, wider).predict_proba(asked(given))
             check_probs(probs, len(given.texts), wider)
             assert probs[:, 3].max() <= self.unseen_at_most, (
@@ -159,7 +164,7 @@ class StudentContract(PluginContract):
     def test_weight_zero_is_removal(self) -> None:
         """A row with weight 0 leaves no trace."""
         for schema in self.schemas():
-            given = examples(schema)
+            given = self.examples(schema)
             assert given.vectors is not None
             assert given.targets is not None
             assert given.weights is not None
@@ -168,6 +173,7 @@ class StudentContract(PluginContract):
                 np.concatenate([given.vectors, given.vectors[:2]]),
                 np.concatenate([given.targets, given.targets[[5, 8]]]),
                 np.concatenate([given.weights, np.zeros(2, np.float32)]),
+                given.pool,
             )
             without = self.fit(given, schema).predict_proba(asked(given))
             beside = self.fit(wrong, schema).predict_proba(asked(given))
@@ -175,21 +181,34 @@ class StudentContract(PluginContract):
 
     def test_same_data_same_student(self) -> None:
         """Data and generator decide everything; neither is changed, nor the process's own randomness."""
-        given = examples(SINGLE)
-        arrays = (given.vectors, given.targets, given.weights)
+        given = self.examples(SINGLE)
+        arrays = (given.vectors, given.targets, given.weights, given.pool and given.pool.vectors)
         copies = [a.copy() for a in arrays if a is not None]
         before = _states()
         one = self.fit(given, SINGLE, seed=3).predict_proba(asked(given))
         assert _states() == before, "fitting drew from the process's global randomness"
         other = self.fit(given, SINGLE, seed=3).predict_proba(asked(given))
         assert np.allclose(one, other, atol=self.tolerance), "two fits with one seed differ"
-        kept = all((a == b).all() for a, b in zip(copies, arrays, strict=True))
+        kept = all((a == b).all() for a, b in zip(copies, (a for a in arrays if a is not None), strict=True))
         assert kept, "the examples were changed"
+
+    def test_labels_alone(self) -> None:
+        """A student that learns from texts without a label is, without any, the one it ships."""
+        student = self.plugin()
+        for schema in self.schemas() if student.pool_size else []:
+            given = examples(schema)
+            with context() as ctx:
+                plain = student.shipped.fit(given, schema, np.random.default_rng(0), ctx)
+            wanted = plain.predict_proba(asked(given))
+            for pool in (None, Examples([], np.zeros((0, 256), np.float32))):
+                probs = self.fit(given._replace(pool=pool), schema).predict_proba(asked(given))
+                same = np.allclose(probs, wanted, atol=self.tolerance)
+                assert same, f"taught labels alone it is not the {student.shipped.name} student it ships"
 
     def test_saved_student_is_the_same(self) -> None:
         """`load` of what `save` wrote predicts the very same, and the folder holds no pickle."""
         for schema in self.schemas():
-            given = examples(schema)
+            given = self.examples(schema)
             model = self.fit(given, schema)
             with tempfile.TemporaryDirectory() as folder:
                 model.save(Path(folder))
@@ -221,6 +240,13 @@ def examples(schema: LabelSchema) -> Examples:
         more[0, :2] = more[1, [0, 2]] = 1.0
         targets = np.concatenate([targets, more])
     return Examples(texts, Hashing(dim=256).encode(texts), targets, np.ones(len(texts), np.float32))
+
+
+def unlabelled() -> Examples:
+    """Eighteen texts of the words of `TEXTS`, six a class, without a label."""
+    words = (("apple", "pear", "plum"), ("hammer", "saw", "drill"), ("paris", "rome", "berlin"))
+    texts = [f"{a} {b}" for some in words for a in some for b in some if a != b]
+    return Examples(texts, Hashing(dim=256).encode(texts))
 
 
 def asked(given: Examples) -> Examples:

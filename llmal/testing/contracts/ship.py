@@ -82,7 +82,9 @@ class ExporterContract(PluginContract):
         tolerance: largest difference between the export's probabilities and the student's.
     """
 
-    suffixes: ClassVar[frozenset[str]] = frozenset({".safetensors", ".json", ".txt", ".md", ".model"})
+    suffixes: ClassVar[frozenset[str]] = frozenset(
+        {".safetensors", ".json", ".txt", ".md", ".model", ".onnx"}
+    )
     kinds: ClassVar[tuple[str, ...]] = ("single", "multi")
     tolerance: ClassVar[float] = 1e-6
 
@@ -115,8 +117,9 @@ class ExporterContract(PluginContract):
             source = ctx.folder / "student"
             source.mkdir()
             model.save(source)
+            length = getattr(student.shipped, "max_length", None)
             parcel = Parcel(
-                source, student.name, self.encoder(), schema, 0.9, getattr(student, "max_length", None), FACTS
+                source, student.shipped.name, self.encoder(), schema, 0.9, length, FACTS, tuple(given.texts)
             )
             write(self.plugin(), parcel, ctx.folder / "model")
             yield ctx.folder / "model", given.texts, model.predict_proba(asked(given))

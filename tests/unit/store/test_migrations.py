@@ -53,6 +53,26 @@ def test_a_store_from_before_batches_keeps_its_calls_and_takes_batches(engine):
             db.execute(schema.batch_step.insert().values(batch=1, name="created", value="c", at=0.0))
 
 
+def test_a_store_from_before_written_texts_keeps_its_items_and_takes_such_texts(engine):
+    before = migrations.STEPS.index(migrations.m005_synthetic)
+    with engine.begin() as db:
+        db.exec_driver_sql("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        for step in migrations.STEPS[:before]:
+            step(db)
+        db.exec_driver_sql(f"INSERT INTO meta VALUES ('version', '{before}')")
+        db.exec_driver_sql("INSERT INTO item VALUES (0, 'key', 'a text', '[]')")
+        assert migrations.migrate(db) == before
+        assert db.exec_driver_sql("SELECT * FROM item").fetchall() == [(0, "key", "a text", "[]")]
+        row = {"recipe": "r", "loop": 1, "rank": 0, "item": None, "text": "", "labels": "[]", "at": 0.0}
+        db.execute(schema.synthetic.insert().values(**row, verdict="drop", reason="empty"))
+        db.execute(schema.part.insert().values(item=0, part="learn", at=0.0))
+        db.execute(
+            schema.generation.insert().values(recipe="r", loop=0, loss=1.0, n_items=1, report="[]", at=0.0)
+        )
+        with pytest.raises(sa.exc.IntegrityError):  # a part once given stays
+            db.execute(schema.part.insert().values(item=0, part="validate", at=0.0))
+
+
 def test_a_newer_store_is_refused_with_both_versions(engine):
     with engine.begin() as db:
         migrations.migrate(db)

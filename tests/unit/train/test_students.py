@@ -106,6 +106,55 @@ def test_linear_soft_targets_are_weighted_rows(ctx):
     assert any(np.allclose(model.predict_proba(Examples([], x)), fit, atol=1e-4) for fit in fits)
 
 
+def test_linear_a_text_with_a_soft_target_is_never_on_both_sides_of_a_fold(ctx):
+    x, y = noisy(60, 3, dim=40)
+    soft = (0.7 * one_hot(y, 3) + 0.1).astype(np.float32)
+    texts, classes = np.nonzero(soft)
+    weights = soft[texts, classes]
+    cut = StratifiedKFold(5, shuffle=True, random_state=int(rng(3).integers(2**31)))
+
+    def fitted(c, rows):
+        return LogisticRegression(C=c, max_iter=2000).fit(x[texts[rows]], classes[rows], weights[rows])
+
+    def chosen(folds):
+        def loss(c):
+            probs = [(fitted(c, a).predict_proba(x[texts[b]])[np.arange(len(b)), classes[b]], b)
+                     for a, b in folds]  # fmt: skip
+            return -sum((weights[b] * np.log(p)).sum() for p, b in probs)
+
+        return min(GRID, key=loss)
+
+    whole = [[np.flatnonzero(np.isin(texts, part)) for part in fold] for fold in cut.split(x, y)]
+    torn = list(cut.split(texts, classes))
+    assert chosen(whole) != chosen(torn)  # so the test can tell
+    model = Linear().fit(data(x, soft), THREE, rng(3), ctx)
+    wanted = fitted(chosen(whole), np.arange(len(texts))).predict_proba(x)
+    assert model.predict_proba(Examples([], x)) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_linear_chooses_by_whole_texts_where_targets_are_soft(ctx):
+    """A text whose classes lie in several folds would be judged by a student that has seen it."""
+    x, y = noisy(60, 3, dim=40)
+    soft = np.where(one_hot(y, 3) > 0, 0.6, 0.2).astype(np.float32)
+    model = Linear().fit(data(x, soft), THREE, rng(5), ctx)
+    splits = StratifiedKFold(5, shuffle=True, random_state=int(rng(5).integers(2**31))).split(x, y)
+    whole = [tuple(np.repeat(part, 3) for part in split) for split in splits]
+
+    def fitted(strength, rows):
+        classes = np.tile([0, 1, 2], len(rows) // 3)
+        weights = soft[rows, classes]
+        return LogisticRegression(C=strength, max_iter=2000).fit(x[rows], classes, weights)
+
+    def loss(strength):
+        said = [(fitted(strength, train).predict_log_proba(x[test]), test) for train, test in whole]
+        return -sum((soft[test] * log).sum() for log, test in said)
+
+    best = min(GRID, key=loss)
+    assert best == 10  # by rows it would be 1
+    reference = fitted(best, np.repeat(np.arange(60), 3)).predict_proba(x)
+    assert model.predict_proba(Examples([], x)) == pytest.approx(reference, abs=1e-4)
+
+
 def test_linear_weight_two_is_two_rows_and_zero_is_none(ctx):
     x, y = noisy(8, 2)
     weights = np.array([2, 0, 1, 1, 1, 1, 1, 1])
