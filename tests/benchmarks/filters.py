@@ -82,6 +82,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 import time
@@ -101,10 +102,10 @@ from llmal.filter.auto import Auto
 from llmal.filter.error_rate import ErrorRate
 from llmal.filter.small_loss import SmallLoss
 from llmal.filter.stage import Checked, Evidence, Filter, Peers
+from llmal.plugins import build
 from llmal.prior import class_weights
 from llmal.records import Annotation, Label, LabelSchema
-from llmal.train.linear import Linear
-from llmal.train.stage import Examples
+from llmal.train.stage import Examples, Student
 
 AUDIT = 100
 """Items of the audit sample."""
@@ -124,8 +125,10 @@ AUDITED: dict[str, Filter] = {"error-rate": ErrorRate()}
 
 
 class Set(NamedTuple):
-    """Train and test vectors and classes, class names, and what each train row is labelled by a seed."""
+    """Train and test texts, vectors, classes, class names, and what each train row is labelled by a seed."""
 
+    texts: list[str]
+    test_texts: list[str]
     vectors: np.ndarray
     gold: np.ndarray
     test: np.ndarray
@@ -141,37 +144,41 @@ def pool() -> Set:
     texts, said = (table[column].take(rows).to_pylist() for column in ("text", "llm_label"))
     known = load("babe")
     labels = np.array([known.names.index(x) for x in said])
-    return known._replace(vectors=curves.embedded("babe-pool", texts), gold=labels, says=lambda _: labels)
+    vectors = curves.embedded("babe-pool", texts)
+    return known._replace(texts=texts, vectors=vectors, gold=labels, says=lambda _: labels)
 
 
 def load(name: str, model: str = "", prompt: str | None = None, noise: float = 0.0) -> Set:
     """A set with a model's recorded answers, or with gold flipped at a rate."""
     table = pq.read_table(curves.SHARED / name / "examples.parquet")
-    vectors = curves.embedded(name, table["text"].to_pylist())
+    texts = table["text"].to_pylist()
+    vectors = curves.embedded(name, texts)
     labels = table["label"].to_pylist()
     names = sorted(set(labels))
     gold = np.array([names.index(x) for x in labels])
     split = np.array(table["split_natural" if name == "hate18" else "split"].to_pylist())
     train, test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
     mine, c = gold[train], len(names)
+    read = [texts[i] for i in train], [texts[i] for i in test]
     if model:
         rows = pq.read_table(curves.SHARED / name / "llm_labels.parquet").to_pylist()
         said = {r["id"]: r["label"] for r in rows if r["annotator"] == model and r.get("prompt") == prompt}
         ids = table["id"].to_pylist()
         known = np.array([names.index(x) if (x := said.get(ids[i])) in names else -1 for i in train])
-        return Set(vectors[train], mine, vectors[test], gold[test], names, lambda _: known)
+        return Set(*read, vectors[train], mine, vectors[test], gold[test], names, lambda _: known)
 
     def flipped(seed: int) -> np.ndarray:
         rng = np.random.default_rng([seed, 1])
         wrong = rng.random(len(mine)) < noise * (0.5 + mine / (c - 1))
         return np.where(wrong, (mine + rng.integers(1, c, len(mine))) % c, mine)
 
-    return Set(vectors[train], mine, vectors[test], gold[test], names, flipped)
+    return Set(*read, vectors[train], mine, vectors[test], gold[test], names, flipped)
 
 
 class Drawn(NamedTuple):
     """The labels of one seed; the last `AUDIT` rows are the audit sample."""
 
+    texts: list[str]
     x: np.ndarray
     labels: np.ndarray
     gold: np.ndarray
@@ -198,7 +205,8 @@ def drawn(data: Set, seed: int, n: int) -> Drawn:
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(labels >= 0))
     n = min(n, len(rows) - AUDIT)
     rows = np.concatenate([rows[:n], rows[-AUDIT:]])
-    return Drawn(data.vectors[rows], labels[rows], data.gold[rows], data.names, {})
+    texts = [data.texts[i] for i in rows]
+    return Drawn(texts, data.vectors[rows], labels[rows], data.gold[rows], data.names, {})
 
 
 def accepted(judge: Filter, d: Drawn, *, audited: bool) -> np.ndarray:
@@ -219,23 +227,23 @@ def prior_weights(d: Drawn, mask: np.ndarray) -> np.ndarray:
     ]
 
 
-def worth(data: Set, d: Drawn, mask: np.ndarray, weights: np.ndarray, targets: np.ndarray) -> list[float]:
+def worth(
+    student: Student, data: Set, d: Drawn, mask: np.ndarray, weights: np.ndarray, targets: np.ndarray
+) -> list[float]:
     """Macro-F1 on the test split, and how far the shares of the answers are from gold's (total variation)."""
+    texts = [d.texts[i] for i in np.flatnonzero(mask)]
     taught = Examples(
-        [], d.x[: d.n][mask], targets[mask].astype(np.float32), weights[mask].astype(np.float32)
+        texts, d.x[: d.n][mask], targets[mask].astype(np.float32), weights[mask].astype(np.float32)
     )
-    ctx = Context(Path(), home=Path())
-    model = STUDENT.fit(taught, d.schema, np.random.default_rng(0), ctx)
-    said = model.predict_proba(Examples([], data.test)).argmax(axis=1)
+    with tempfile.TemporaryDirectory() as folder:
+        ctx = Context(Path(folder), home=Path(folder))
+        model = student.fit(taught, d.schema, np.random.default_rng(0), ctx)
+    said = model.predict_proba(Examples(data.test_texts, data.test)).argmax(axis=1)
     shares = [np.bincount(y, minlength=len(d.names)) / len(y) for y in (said, data.test_gold)]
     return [f1_score(data.test_gold, said, average="macro"), np.abs(shares[0] - shares[1]).sum() / 2]
 
 
-STUDENT = Linear()
-"""The student that is taught."""
-
-
-def one(data: Set, seed: int, n: int, only: list[str]) -> dict[str, list[float]]:
+def one(student: Student, data: Set, seed: int, n: int, only: list[str]) -> dict[str, list[float]]:
     """Name -> macro-F1, distance of the prior, share accepted, shares wrong of these and of the rest."""
     d = drawn(data, seed, n)
     labels, wrong, every = d.labels[: d.n], (d.labels != d.gold)[: d.n], np.ones(d.n, bool)
@@ -255,16 +263,21 @@ def one(data: Set, seed: int, n: int, only: list[str]) -> dict[str, list[float]]
     own = np.eye(len(d.names))[probs.argmax(axis=1)]
     ways["relabelled"] = (every, even, np.where(ways["auto"][0][:, None], hard, own))
     return {
-        name: [*worth(data, d, *way), m.mean(), wrong[m].mean(), wrong[~m].mean() if (~m).any() else -1.0]
+        name: [
+            *worth(student, data, d, *way),
+            m.mean(),
+            wrong[m].mean(),
+            wrong[~m].mean() if (~m).any() else -1.0,
+        ]
         for name, way in ways.items()
         for m in [way[0]]
         if not only or name in ("no filter", *only)
     }
 
 
-def compare(title: str, data: Set, seeds: range, n: int, only: list[str]) -> None:
+def compare(title: str, student: Student, data: Set, seeds: range, n: int, only: list[str]) -> None:
     started = time.process_time()
-    found = [one(data, seed, n, only) for seed in seeds]
+    found = [one(student, data, seed, n, only) for seed in seeds]
     base = np.array([f["no filter"] for f in found])
     f1, off, _, wrong, _ = 100 * base.mean(axis=0)
     spent = time.process_time() - started
@@ -303,11 +316,15 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--ways", nargs="+", default=[], help="rows of the tables, all unless given")
     parser.add_argument("--labels", type=int, default=1000, help="labels bought")
+    parser.add_argument(
+        "--student", default="linear", help="the student that is taught, as in a pipeline file"
+    )
     options = parser.parse_args()
+    student = build("train", options.student)
     seeds = range(options.first, options.first + options.seeds)
     for title in options.only:
         data = load(**case) if (case := CASES[title]) else pool()
-        compare(title, data, seeds, options.labels, options.ways)
+        compare(title, student, data, seeds, options.labels, options.ways)
 
 
 if __name__ == "__main__":
