@@ -18,26 +18,32 @@ accuracy: of logistic regression on one half of the texts, measured on the other
 operations (2 for each weight of a linear layer and token, padding and attention not counted) over what a
 matrix product of 2048 rows reaches in the same arithmetic in the same run.
 
-Measured 2026-11-21, n = 1,000 (the machine was too busy for 10,000), 27,649 tokens; one thread on one of two
-AMD EPYC cores (family 25 model 17) shared with about 29 other threads, so read the CPU columns.
-sentence-transformers 6.2.0, transformers 5.23.0 (its openvino backend: 4.57.6, optimum-intel 2.2.0), openvino
-2026.4.1, torch 2.13.0. Peak of a product: float32 90, bfloat16 198, int8 433 GOP/CPU-s.
+Measured 2026-11-21 on two otherwise idle AMD EPYC cores (family 25 model 17); sentence-transformers 6.2.0,
+transformers 5.23.0 (its openvino backend: 4.57.6, optimum-intel 2.2.0), openvino 2026.4.1, torch 2.13.0.
+
+n = 2,000, one thread; peak of a product: float32 95, bfloat16 206, int8 420 GOP/CPU-s:
 
 variant                texts/CPU-s     x  x wall  cosine mean   least  top-10  accuracy  ceiling
-sentence-transformers           98  1.00    1.00      1.00000  1.0000   1.000    0.7440      64%
-its openvino backend           182  1.86    2.13      0.99999  1.0000   0.993    0.7440      54%
-openvino float32               144  1.47    1.73      1.00000  1.0000   1.000    0.7440      94%
-torch bfloat16                 200  2.05    2.59      0.99999  1.0000   0.991    0.7440      59%
-openvino bfloat16              252  2.58    3.11      0.99999  1.0000   0.992    0.7460      75%
-openvino int8                  339  3.46    3.92      0.99868  0.9950   0.943    0.7560      46%
+sentence-transformers          106  1.00    1.00      1.00000  1.0000   1.000    0.7500      65%
+its openvino backend           176  1.66    1.80      0.99999  1.0000   0.994    0.7510      50%
+openvino float32               152  1.43    1.43      1.00000  1.0000   1.000    0.7500      94%
+torch bfloat16                 220  2.08    2.08      0.99999  1.0000   0.991    0.7470      63%
+openvino bfloat16              272  2.56    2.53      0.99999  1.0000   0.992    0.7510      77%
+openvino int8                  370  3.49    3.49      0.99868  0.9946   0.936    0.7470      52%
 
-A run with n = 500 (torch in batches of 2,048 tokens): 1.95, 1.44, 1.90, 2.54 and 3.41 times; 86 % of the
-ceiling.
+n = 3,000, OMP_NUM_THREADS=2; peak: 89, 189, 343:
 
-Goals. Reached: 70 % of the bfloat16 ceiling. Not reached: 1.5 times the openvino backend (1.39 and 1.30), 4.5
-times the default (2.58) and 6.5 times with int8 (3.46). The last two cannot be here: a product in bfloat16 is
-2.2 times as fast as in float32, so that the ceiling itself is 3.4 times the default; they were set on a
-processor where it is 4.4 times as fast. Accuracies differ by 1 and 6 of 500 texts.
+sentence-transformers           80  1.00    1.00      1.00000  1.0000   1.000    0.7460      53%
+its openvino backend           163  2.03    1.30      0.99999  1.0000   0.992    0.7440      51%
+openvino float32               151  1.88    1.82      1.00000  1.0000   1.000    0.7460      99%
+torch bfloat16                 150  1.87    1.80      0.99999  1.0000   0.992    0.7447      47%
+openvino bfloat16              262  3.27    3.04      0.99999  1.0000   0.992    0.7433      81%
+openvino int8                  360  4.49    4.13      0.99868  0.9938   0.938    0.7487      62%
+
+Goals. Reached: 70 % of the bfloat16 ceiling; 1.5 times the openvino backend (1.55 with one thread, 1.6 by CPU
+and 2.3 by wall time with two). Not reached: 4.5 times the default (2.6 and 3.3) and 6.5 times with int8 (3.5
+and 4.5). They cannot be here: a product in bfloat16 is 2.2 times as fast as in float32, so that the ceiling
+itself is 3.4 times the default; they were set on a processor where it is 4.4 times as fast.
 """
 
 from __future__ import annotations
