@@ -14,7 +14,8 @@ texts/s: all texts in one call. x: over `pipeline`. p50, p99: milliseconds of on
 accuracy less than `pipeline`. same: answers equal to those of `pipeline`.
 
 2026-11-21, `--train 1600 --texts 2000 --turns 2 --single 200`, one thread of two otherwise idle cores with
-AVX512-BF16, onnxruntime 1.31.1, openvino 2026.4.1, torch 2.13.0; ONNX against torch at export: 1.5e-06 at most:
+AVX512-BF16, onnxruntime 1.31.1, openvino 2026.4.1, torch 2.13.0; ONNX against torch at export:
+1.5e-06 at most:
 
     way             texts/s     x    p50    p99 accuracy  lost    same
     pipeline             62  1.00  16.83  24.68   0.7925  0.00 100.00%
@@ -25,8 +26,8 @@ AVX512-BF16, onnxruntime 1.31.1, openvino 2026.4.1, torch 2.13.0; ONNX against t
     int8                351  5.67   4.20   6.98   0.7860  0.65  97.95%
     openvino            288  4.65   8.04  14.32   0.7920  0.05  99.85%
 
-Six times `pipeline` with 99.9 % of the answers the same was the goal: not reached. A matrix product in bfloat16
-is 2.2 times one in float32 on this processor (embed_speed.py), 4.4 times where the goal was set.
+Six times `pipeline` with 99.9 % of the answers the same was the goal: not reached. A product in bfloat16 is
+2.2 times as fast as in float32 on this processor (embed_speed.py), 4.4 times where the goal was set.
 """
 
 from __future__ import annotations
