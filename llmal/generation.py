@@ -202,17 +202,24 @@ def summary(pipeline: Pipeline, ctx: Context, store: Store) -> dict[str, Any]:
 
 def _labelled(pipeline: Pipeline, ctx: Context, store: Store) -> TrainingSet:
     from llmal.filter.stage import decision_recipe
-    from llmal.train.stage import training_set
 
     schema, vectors = pipeline.label_schema(), pipeline.embed.recipe()
     given = pipeline.annotate.recipe_for(schema, ctx, vectors)
     decided = decision_recipe(pipeline.filter, store, schema=schema, annotations=given, vectors=vectors)
+    return labelled(pipeline, store, given, decided)
+
+
+def labelled(pipeline: Pipeline, store: Store, annotations: str, decisions: str) -> TrainingSet:
+    """What the pipeline's students learn from, but for texts that a model wrote: see `joined`."""
+    from llmal.train.stage import training_set
+
     return training_set(
         store,
-        schema=schema,
-        annotations=given,
-        decisions=decided,
+        schema=pipeline.label_schema(),
+        annotations=annotations,
+        decisions=decisions,
         calibrated=pipeline.filter.calibrates,
+        by_people=pipeline.train.targets.prior == "people",
     )
 
 

@@ -218,16 +218,9 @@ class _Line:
         )
 
     def _learnt_from(self) -> TrainingSet:
-        from llmal.train.stage import training_set
+        from llmal.generation import labelled
 
-        given, decided = self.recipes.annotations, self._decisions()
-        return training_set(
-            self.store,
-            schema=self.schema,
-            annotations=given,
-            decisions=decided,
-            calibrated=self.p.filter.calibrates,
-        )
+        return labelled(self.p, self.store, self.recipes.annotations, self._decisions())
 
     def _decisions(self) -> str:
         """Recipe of the decisions as of now: those of some filters follow the answers there are."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmal.context import Context
 from llmal.errors import UserError
-from llmal.generation import joined, refuse_unable, summary, used
+from llmal.generation import joined, labelled, refuse_unable, summary, used
 from llmal.plugins import Plugin
 from llmal.records import Labels, recipe
 from llmal.spec import Pipeline
@@ -54,15 +54,12 @@ def recipes(pipeline: Pipeline, ctx: Context, store: Store | None = None) -> Rec
     from llmal.filter.stage import decision_recipe
     from llmal.route.stage import route_recipe
     from llmal.train.crossfit import crossfit_recipe
-    from llmal.train.stage import student_recipe, training_set
+    from llmal.train.stage import student_recipe
 
     decisions = decision_recipe(
         pipeline.filter, store, schema=schema, annotations=annotations, vectors=vectors
     )
-    calibrated = pipeline.filter.calibrates
-    data = training_set(
-        store, schema=schema, annotations=annotations, decisions=decisions, calibrated=calibrated
-    )
+    data = labelled(pipeline, store, annotations, decisions)
     written = used(pipeline, ctx, store, data)
     data = joined(data, written)
     student = student_recipe(pipeline.train.final, data, schema, vectors, ctx, pipeline.train.targets)
@@ -206,7 +203,6 @@ def parcel(pipeline: Pipeline, store: Store, names: Recipes) -> Parcel:
     """What an exporter gets: the final student, and the facts for its card."""
     import llmal
     from llmal.export.stage import Parcel
-    from llmal.train.stage import training_set
 
     kept = store.fact(t.student, names.student)
     if kept is None:
@@ -214,10 +210,7 @@ def parcel(pipeline: Pipeline, store: Store, names: Recipes) -> Parcel:
             "there is no final student yet", where=str(store.folder), hint="Run `llmal run` first"
         )
     final = pipeline.train.final.shipped
-    data = training_set(
-        store, schema=pipeline.label_schema(), annotations=names.annotations, decisions=names.decisions
-    )
-    data = joined(data, names.written)
+    data = joined(labelled(pipeline, store, names.annotations, names.decisions), names.written)
     learnt = zip(store.items(data.items), data.labels, strict=True)
     facts = {
         "llmal": llmal.__version__,

@@ -139,8 +139,8 @@ class Loop:
         """One step of the optimiser; the batch's loss."""
         import torch
 
-        at, rise = self.place, max(1, int(self.plan.warmup * self.total))
-        share = min((at.step + 1) / rise, (self.total - at.step) / max(1, self.total - rise))
+        at = self.place
+        share = rate(at.step, self.total, self.plan.warmup)
         self.optimiser.param_groups[0]["lr"] = self.plan.learning_rate * share
         some = self.lesson.some(rows)
         model.network.train()
@@ -226,7 +226,15 @@ def held_out_loss(model: TransformerModel, held: Lesson) -> float:
     return total / float(held.weights.sum())
 
 
-def batches(lengths: list[int], size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+def rate(step: int, total: int, warmup: float) -> float:
+    """Share of the learning rate at a step of `total`: it rises over `warmup` of them, then falls to 0."""
+    rise = max(1, int(warmup * total))
+    return min((step + 1) / rise, (total - step) / max(1, total - rise))
+
+
+def batches(
+    lengths: list[int] | NDArray[np.int64], size: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
     """Random batches of texts of similar length: shuffled, sorted within stretches, batches shuffled."""
     order = rng.permutation(len(lengths))
     every = np.array(lengths)

@@ -8,11 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llmal.train import loop
+
 EVERY = 4_000_000
 """Pairs listed one by one (2,800 texts); where there are more, so many are drawn. 32 MB an array."""
-
-STRETCH = 32
-"""Batches within which pairs are sorted by length; finetune's figure."""
 
 
 class Pairs(NamedTuple):
@@ -77,15 +76,7 @@ def batches(
     pairs: Pairs, lengths: NDArray[np.int64], size: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
     """Random batches of pair numbers, the longer text of each pair of similar length: padding costs time."""
-    longest = np.maximum(lengths[pairs.first], lengths[pairs.second])
-    order = rng.permutation(len(longest))
-    made = []
-    for start in range(0, len(order), STRETCH * size):
-        part = order[start : start + STRETCH * size]
-        part = part[np.argsort(longest[part], kind="stable")]
-        made += [part[i : i + size] for i in range(0, len(part), size)]
-    for i in rng.permutation(len(made)):
-        yield made[i]
+    return loop.batches(np.maximum(lengths[pairs.first], lengths[pairs.second]), size, rng)
 
 
 def _candidates(n: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -13,6 +13,7 @@ from llmal import weights
 from llmal.context import Context
 from llmal.records import LabelSchema
 from llmal.train.linear import Linear, LinearModel
+from llmal.train.loop import rate
 from llmal.train.pairs import Pairs, batches, pairs_of
 from llmal.train.stage import Examples, Model, Student
 
@@ -81,10 +82,7 @@ class SetFit(Student):
         lengths = np.array([len(text) for text in texts])
         learnt = [p for p in encoder.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(learnt, self.learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
-        rise = max(1, int(self.warmup * total))
-        rate = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: min((step + 1) / rise, (total - step) / max(1, total - rise))
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, total, self.warmup))
         encoder.train()
         with ctx.progress.task("tune the encoder of setfit", total) as advance:
             for _ in range(self.epochs):
@@ -94,7 +92,7 @@ class SetFit(Student):
                     loss.backward()
                     torch.nn.utils.clip_grad_norm_(learnt, 1.0)
                     optimiser.step()
-                    rate.step()
+                    schedule.step()
                     advance(1, note=f"loss {loss.item():.3f}")
         optimiser.zero_grad()  # gradients are as large as the model, which is kept
         encoder.eval()

@@ -156,14 +156,21 @@ def _hashed(kind: str, body: object) -> str:
 
 
 def training_set(
-    store: Store, *, schema: LabelSchema, annotations: str, decisions: str, calibrated: bool = False
+    store: Store,
+    *,
+    schema: LabelSchema,
+    annotations: str,
+    decisions: str,
+    calibrated: bool = False,
+    by_people: bool = False,
 ) -> TrainingSet:
     """Newest answers of people, else accepted annotations; audit items never, whoever labelled them.
 
     Nor texts that a model wrote: which of those teach is for the generate stage to say.
 
     The audit sample is not part of the pool either: a student that had seen its texts would be measured on
-    texts it knows. `calibrated` says that the filter's scores are probabilities of being right.
+    texts it knows. `calibrated` says that the filter's scores are probabilities of being right, `by_people`
+    that weights of classes are wanted: they read all gold of the corpus.
     """
     reserved = set(store.audit()) | store.hidden()
     given, decided = store.annotations(annotations), store.decisions(decisions)
@@ -178,7 +185,7 @@ def training_set(
         pool,
         [None if s in answers else given[s].probs for s in items],
         [None if s in answers else likelihood(given[s], decided[s], calibrated=calibrated) for s in items],
-        weights_by_people(store, schema, given, (s for s in items if s not in answers)),
+        weights_by_people(store, schema, given, (s for s in items if s not in answers)) if by_people else (),
     )
 
 

@@ -7,11 +7,11 @@ import pytest
 
 import llmal
 from llmal.context import Context
+from llmal.generation import labelled
 from llmal.prior import FEWEST, MOST, class_shares, class_weights
 from llmal.spec import Pipeline
 from llmal.state import recipes
 from llmal.store.store import open_store
-from llmal.train.stage import training_set
 from llmal.train.targets import Targets
 
 CONFUSION = np.array([[0.8, 0.2, 0.0], [0.1, 0.85, 0.05], [0.3, 0.0, 0.7]])
@@ -111,7 +111,7 @@ def test_a_run_gives_classes_the_shares_that_people_say_they_have(tmp_path):
     plain = recipes(made["taught"], ctx, store)
     assert names.student != plain.student
     assert names.decisions == plain.decisions
-    data = training_set(store, schema=schema, annotations=names.annotations, decisions=names.decisions)
+    data = labelled(plan, store, names.annotations, names.decisions)
     taught = data.taught(schema, plan.train.targets)
     shares = taught.weights @ taught.targets / taught.weights.sum()
     raw = taught.targets.mean(axis=0)
