@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmal import extras, weights
+from llmal.batching import by_length, padded
 from llmal.embed import openvino
 from llmal.embed.autocast import Autocast
 from llmal.errors import ModelError
@@ -114,21 +115,9 @@ class Fast(Library):
         return out
 
     def _batches(self, tokens: list[list[int]]) -> Iterator[Batch]:
-        """Longest texts first: the batch that needs the most memory is met at once."""
-        tokenizer = self.model.tokenizer
-        order = np.argsort([-len(ids) for ids in tokens], kind="stable")
-        start = 0
-        while start < len(order):
-            longest = max(1, len(tokens[order[start]]))
-            rows = order[start : start + max(1, self.engine.budget // longest)]
-            ids = np.full((len(rows), longest), tokenizer.pad_token_id, np.int64)
-            mask = np.zeros_like(ids)
-            for i, line in enumerate(tokens[row] for row in rows):
-                left = longest - len(line) if tokenizer.padding_side == "left" else 0
-                ids[i, left : left + len(line)] = line
-                mask[i, left : left + len(line)] = 1
-            yield Batch(rows, ids, mask)
-            start += len(rows)
+        pad, left = self.model.tokenizer.pad_token_id, self.model.tokenizer.padding_side == "left"
+        for rows in by_length([len(ids) for ids in tokens], self.engine.budget):
+            yield Batch(rows, *padded([tokens[row] for row in rows], pad, left=left))
 
 
 def opened(model: Any, *, backend: str, precision: str) -> Library:

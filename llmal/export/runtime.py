@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from llmal.batching import by_length, padded
 from llmal.errors import ModelError
 from llmal.extras import need
 
@@ -77,23 +78,10 @@ class Graph:
         """(n, C) scores; batches of similar length, padded to the longest text of the batch."""
         tokens = [coded.ids for coded in self.tokenizer.encode_batch(texts)]
         out = np.zeros((len(tokens), self.classes), np.float32)
-        order = np.argsort([-len(ids) for ids in tokens], kind="stable")
-        start = 0
-        while start < len(order):
-            longest = max(1, len(tokens[order[start]]))
-            rows = order[start : start + max(1, self.budget // longest)]
-            self._run(rows, *self._padded([tokens[i] for i in rows], longest), out)
-            start += len(rows)
+        for rows in by_length([len(ids) for ids in tokens], self.budget):
+            self._run(rows, *padded([tokens[i] for i in rows], self.pad, left=self.left), out)
         self._finish()
         return out
-
-    def _padded(self, tokens: list[list[int]], longest: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        ids = np.full((len(tokens), longest), self.pad, np.int64)
-        mask = np.zeros_like(ids)
-        for row, line in enumerate(tokens):
-            place = slice(longest - len(line), longest) if self.left else slice(0, len(line))
-            ids[row, place], mask[row, place] = line, 1
-        return ids, mask
 
     def _runtime(self, why: str) -> Any:
         return need("onnxruntime", extra=self.extra, why=why)

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from llmal import weights
+from llmal.batching import by_length
 from llmal.context import Context
 from llmal.records import Kind, LabelSchema, canonical
 from llmal.train.checkpoint import Checkpoint
-from llmal.train.loop import Course, Loop, by_length
+from llmal.train.loop import TOKENS_A_BATCH, Course, Loop
 from llmal.train.objective import Lesson
 from llmal.train.stage import Examples, Model, Student
 
@@ -173,7 +174,7 @@ class TransformerModel(Model):
         out = np.zeros((len(tokens), self.network.config.num_labels), np.float32)
         self.network.eval()
         with torch.inference_mode():
-            for rows in by_length([len(t) for t in tokens]):
+            for rows in by_length([len(t) for t in tokens], TOKENS_A_BATCH):
                 logits = self.logits([tokens[i] for i in rows])
                 probs = torch.softmax(logits, dim=1) if self.kind == "single" else torch.sigmoid(logits)
                 out[rows] = probs.cpu().numpy()

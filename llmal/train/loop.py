@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llmal.batching import by_length
 from llmal.context import Context
 from llmal.records import Kind
 from llmal.train.checkpoint import Checkpoint, Place
@@ -218,7 +219,7 @@ def held_out_loss(model: TransformerModel, held: Lesson) -> float:
     total = 0.0
     model.network.eval()
     with torch.inference_mode():
-        for rows in by_length([len(t) for t in held.tokens]):
+        for rows in by_length([len(t) for t in held.tokens], TOKENS_A_BATCH):
             some = held.some(rows)
             logits = model.logits(some.tokens)
             each = cross_entropy(logits, torch.from_numpy(some.targets).to(logits.device), model.kind)
@@ -246,13 +247,3 @@ def batches(
     ]
     for i in rng.permutation(len(made)):
         yield made[i]
-
-
-def by_length(lengths: list[int]) -> Iterator[NDArray[np.int64]]:
-    """Batches of at most `TOKENS_A_BATCH` padded tokens, longest texts first."""
-    order = np.argsort(-np.array(lengths, dtype=np.int64), kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, TOKENS_A_BATCH // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size

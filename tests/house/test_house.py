@@ -18,7 +18,7 @@ STAGES = ("embed", "select", "annotate", "filter", "generate") + (
 
 # Each module may import from its own floor and from those below it; stages never from each other.
 FLOORS = (
-    ("errors", "records", "yamlfile", "stats", "clean", "text"),
+    ("errors", "records", "yamlfile", "stats", "clean", "text", "batching"),
     ("extras",),
     ("plugins", "context", "answers", "prototypes", "weights", "corpus"),
     ("store", "prompts", "lm", "prior"),
