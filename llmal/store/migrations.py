@@ -110,12 +110,28 @@ def m005_synthetic(db: Connection) -> None:
         db.execute(text(statement))
 
 
+def m006_promises(db: Connection) -> None:
+    """Certificates and their end, what people choose from, and test items drawn one after another."""
+    for statement in (
+        "CREATE TABLE certificate (recipe TEXT PRIMARY KEY, issue BIGINT NOT NULL, facts TEXT NOT NULL, "
+        "words TEXT NOT NULL, at FLOAT NOT NULL)",
+        "CREATE TABLE withdrawal (certificate TEXT PRIMARY KEY, reason TEXT NOT NULL, at FLOAT NOT NULL)",
+        "CREATE TABLE candidates (item BIGINT NOT NULL, recipe TEXT NOT NULL, labels TEXT NOT NULL, "
+        "PRIMARY KEY (item, recipe))",
+        "CREATE TABLE tested (item INTEGER PRIMARY KEY, at FLOAT NOT NULL)",
+        "CREATE TABLE draw (turn INTEGER PRIMARY KEY, item BIGINT NOT NULL UNIQUE, chance FLOAT NOT NULL, "
+        "pool BIGINT NOT NULL, by TEXT NOT NULL, at FLOAT NOT NULL)",
+    ):
+        db.execute(text(statement))
+
+
 STEPS: tuple[Step, ...] = (
     m001_first_tables,
     m002_doubts,
     m003_questions_about_several,
     m004_batches,
     m005_synthetic,
+    m006_promises,
 )
 VERSION = len(STEPS)
 

@@ -73,6 +73,14 @@ route = _table(
 measure = _table(
     "measure", "recipe name", recipe=str, name=str, value=float, low=float, high=float, n=int, measured_on=str
 )
+# A promise about people's answers: the how-manieth on this audit sample, its facts as JSON, and in words.
+certificate = _table("certificate", "recipe", recipe=str, issue=int, facts=str, words=str, at=float)
+withdrawal = _table("withdrawal", "certificate", certificate=str, reason=str, at=float)
+# The labels a person is shown first, where routing made a short list.
+candidates = _table("candidates", "item recipe", item=int, recipe=str, labels=str)
+# The pool that test items are drawn from, never learnt from, and the draws: the chance each item had then.
+tested = _table("tested", "item", item=int, at=float)
+draw = _table("draw", "turn", turn=int, item=int, chance=float, pool=int, by=str, at=float)
 export = _table("export", "recipe", recipe=str, folder=str, at=float)
 
 # A text a model wrote: for which labels, and whether it may teach; no item where it was refused unread.
