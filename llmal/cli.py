@@ -151,11 +151,17 @@ def review(
 
 
 @app.command(name="report")
-def report_(run: Run, as_json: Json = False) -> None:
+def report_(
+    run: Run,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the page with figures to this file, anew.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Say what labels and student are worth, with intervals, and what to do next."""
     from llmal import report
 
-    found = report.full(run)
+    found = report.full(run, html=html)
     _show(found, as_json, lambda: report.full_text(found))
 
 
@@ -219,6 +225,119 @@ def predict(
     done = predict_file(folder, given, out=place, wish=wish, progress=_progress(quiet))
     if place is not None:
         _show(done, as_json, lambda: told_text(done))
+
+
+@app.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(help="Run folder, or exported folder.")],
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen at; another than this machine's needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free one.")] = 8000,
+    token: Annotated[
+        str | None, typer.Option("--token", envvar="LLMAL_TOKEN", help="What clients have to show.")
+    ] = None,
+    llm: Annotated[
+        bool, typer.Option("--llm", help="Ask the pipeline's language model what the student may not answer.")
+    ] = False,
+    usd: Annotated[float | None, typer.Option("--usd", min=0, help="Most dollars for that.")] = None,
+    calls: Annotated[int | None, typer.Option("--calls", min=0, help="Most calls for that.")] = None,
+    llm_timeout: Annotated[
+        float, typer.Option("--llm-timeout", min=0.1, help="Seconds a request waits for it.")
+    ] = 20.0,
+    queue: Annotated[
+        bool, typer.Option("--queue/--no-queue", help="Keep what people have to answer, for `llmal review`.")
+    ] = True,
+    on_drift: Annotated[
+        str, typer.Option("--on-drift", help="defer: machines answer no more; warn: they do, marked.")
+    ] = "defer",
+    check_share: Annotated[
+        float, typer.Option("--check-share", min=0, max=1, help="Share of answers that people check.")
+    ] = 0.0,
+    alarm_rate: Annotated[
+        float, typer.Option("--alarm-rate", help="Probability of ever raising a false alarm.")
+    ] = 0.05,
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="What computes, as in llmal.load; the best when absent.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option("--state", help="Folder for queue and ledger; beside what is served.")
+    ] = None,
+    pipeline: Annotated[
+        Path | None, typer.Option("--pipeline", help="Pipeline file, for an export without its run.")
+    ] = None,
+) -> None:
+    """Serve a classifier over HTTP: student, then language model, then people, under its certificate."""
+    from llmal.serve.options import Options
+    from llmal.serve.server import serve as listen
+
+    if on_drift not in ("defer", "warn"):
+        raise typer.BadParameter("expected defer or warn", param_hint="--on-drift")
+    given = Options(
+        host, port, token, llm, usd, calls, llm_timeout, queue, "warn" if on_drift == "warn" else "defer",
+        check_share, alarm_rate, backend, state, pipeline,
+    )  # fmt: skip
+    listen(folder, given)
+
+
+@app.command()
+def stream(
+    file: File,
+    source: Annotated[Path, typer.Option("--in", help="JSONL, CSV or TSV; - reads JSONL from stdin.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="JSONL, CSV or TSV; JSONL to stdout when absent or -.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Keeps ledger and students; runs/NAME-stream when absent.")
+    ] = None,
+    mu: Annotated[
+        float,
+        typer.Option("--mu", help="Ask where the chance of another answer than the model's is above this."),
+    ] = 0.1,
+    share: Annotated[
+        float | None, typer.Option("--share", help="Ask about this share of rows instead.")
+    ] = None,
+    quality: Annotated[
+        float | None, typer.Option("--quality", help="Ask so that this share of rows gets the model's label.")
+    ] = None,
+    explore: Annotated[
+        float, typer.Option("--explore", help="Chance of asking about a row that students would answer.")
+    ] = 0.02,
+    rule: Annotated[
+        str, typer.Option("--rule", help="When to ask: calibrated, or nets as published.")
+    ] = "calibrated",
+    text: Annotated[str, typer.Option("--text", help="Column with the text; corpus.text when absent.")] = "",
+    row_id: Annotated[
+        str | None, typer.Option("--id", help="Column that names a row; corpus.id when absent.")
+    ] = None,
+    with_text: Annotated[bool, typer.Option("--with-text", help="Write the texts too.")] = False,
+    block: Annotated[int, typer.Option("--block", min=1, max=1024, help="Rows decided about at once.")] = 32,
+    export: Annotated[
+        str | None, typer.Option("--export", help="At the end write the encoder's student to this folder.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over an output, or what another job left unfinished.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Label a stream: students where they are sure, else the pipeline's annotator, from whom they learn."""
+    from llmal.stream import job
+    from llmal.stream.cascade import RULES, Options
+    from llmal.stream.wish import Wish
+
+    if rule not in RULES:
+        raise typer.BadParameter(f"--rule is one of {', '.join(RULES)}")
+    place = None if out is None or str(out) == "-" else out
+    if as_json and place is None:
+        raise typer.BadParameter("with --json, name a file with --out")
+    asked = Options(mu, share, quality, explore, rule=rule)
+    wish = Wish(asked, text, row_id, with_text, block, force=force, export=export)
+    given = None if str(source) == "-" else source
+    folder = (run or Path("runs") / f"{file.stem}-stream").resolve()
+    done = job.stream_file(file, given, out=place, wish=wish, folder=folder, progress=_progress(quiet))
+    if place is not None:
+        _show(done, as_json, lambda: job.told_text(done))
 
 
 @app.command(name="compile")

@@ -57,7 +57,7 @@ def names_of(pipeline: Pipeline, ctx: Context, store: Store, data: TrainingSet) 
     texts = _texts_recipe(pipeline, ctx)
     known = facts.Known(data.items, data.labels, facts.parts(store) & set(data.items))
     student = student_recipe(pipeline.train.rounds, data, schema, vectors, ctx, pipeline.train.targets)
-    on = (student, data.recipe(), sorted(known.measures), store.audit())
+    on = (student, data.recipe(), sorted(known.measures), sorted(store.reserved()))
     extent = [generator.share, generator.texts]  # they decide which texts stand beside the items
     return facts.Names(texts, recipe("generation", texts, *on, *extent), vectors), known
 

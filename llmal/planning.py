@@ -81,6 +81,8 @@ class Plan:
         name = annotator.recipe_for(self.schema, self.ctx, self.vectors)
         have = self._answered(name)
         left = [Pass(one.known - have, one.new) for one in passes]
+        if annotator.asks_one:
+            return self._one_of(annotator, left)
         if annotator.members():
             parts = [part for member in annotator.members() for part in self.asked(member, left)]
             more = self._beyond(annotator)
@@ -135,6 +137,18 @@ class Plan:
         tokens_out = loops * min(pgkd.max_tokens, tokens.text(lines) * pgkd.each / max(1, len(sample)))
         seconds = calls_seconds(pgkd, [1] * loops, tokens_in / loops, None)
         return _with(Part(loops, tokens_in, tokens_out, 0.0, seconds), self._probe(pgkd, tokens), pgkd)
+
+    def _one_of(self, annotator: Annotator, passes: Sequence[Pass]) -> list[Part]:
+        """All items asked of the dearest member, and what every one of them is tried on."""
+        probed = set(self.probed)
+        each = [self.asked(member, passes) for member in annotator.members()]
+        sums = [(sum(p.usd or 0.0 for p in parts), sum(p.calls for p in parts)) for parts in each]
+        self.probed = probed  # an endpoint is probed by who is really asked
+        trial = [Pass(frozenset(), min(self.audit, getattr(annotator, "validation", 0)))]
+        dearest = self.asked(annotator.members()[sums.index(max(sums))], passes)
+        tried = [part for member in annotator.members() for part in self.asked(member, trial)]
+        words = f"{annotator.name} as if its dearest member were asked about every item"
+        return [*(part._replace(words=(*part.words, words)) for part in dearest), *tried]
 
     def _llm(self, llm: Llm, passes: Sequence[Pass]) -> Part:
         able = self._able(llm)
@@ -266,7 +280,7 @@ def plan(file: Path, folder: Path) -> dict[str, Any]:
         "usd_spent_already": spent,
         "usd_cap": pipeline.budget.usd,
         "note": "; ".join(dict.fromkeys(notes)),
-        "people": {"audit": 0 if gold else made.audit, "cap": pipeline.budget.people},
+        "people": {"audit": 0 if gold else made.audit + pipeline.audit.active, "cap": pipeline.budget.people},
         "seconds": round(sum(seconds.values())),
         "seconds_by": {name: round(took, 1) for name, took in seconds.items()},
         "seconds_note": "; ".join(dict.fromkeys([*filter(None, (part.pace for part in parts)), words])),
@@ -340,5 +354,8 @@ def _limits(pipeline: Pipeline, made: Plan, calls: int, usd: float | None, spent
         found.append(f"budget.calls ends the run before: {max(0, budget.calls - sent)} calls are left")
     if budget.usd is not None and usd is not None and spent + usd > budget.usd:
         found.append(f"budget.usd ends the run before: ${max(0.0, budget.usd - spent):.4f} are left")
+    if "llm" in pipeline.route.uses:
+        rest = max(0, len(made.items) - made.fresh() - len(made.done))
+        found.append(f"{pipeline.route.name} asks about at most {rest:,} items more, which are not counted")
     strategies = {pipeline.select.first.name, pipeline.select.then.name} & MAY_END
     return found + [f"{name} may end the run before" for name in sorted(strategies)]

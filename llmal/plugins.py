@@ -67,6 +67,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "recorded": "llmal.annotate.recorded:Recorded",
         "panel": "llmal.annotate.panel:Panel",
         "freeal": "llmal.annotate.freeal:FreeAl",
+        "uniroute": "llmal.annotate.uniroute:UniRoute",
     },
     "filter": {
         "confidence": "llmal.filter.confidence:Confidence",
@@ -88,7 +89,14 @@ BUILTIN: dict[str, dict[str, str]] = {
         "setfit": "llmal.train.setfit:SetFit",
         "estimator": "llmal.train.estimator:Estimator",
     },
-    "route": {"threshold": "llmal.route.threshold:Threshold"},
+    "route": {
+        "threshold": "llmal.route.threshold:Threshold",
+        "certified": "llmal.route.certified:Certified",
+        "sgr": "llmal.route.sgr:Sgr",
+        "learn-then-test": "llmal.route.learn_then_test:LearnThenTest",
+        "risk-control": "llmal.route.risk_control:RiskControl",
+        "cascade": "llmal.route.cascade:Cascade",
+    },
     "export": {
         "transformers": "llmal.export.transformers:Transformers",
         "onnx": "llmal.export.onnx:Onnx",

@@ -30,6 +30,9 @@ class Predictor:
         labels: the C label names, in the column order of `predict_proba`.
         kind: `single` or `multi`.
         threshold: probability from which the run asked no person, or None.
+        thresholds: label -> the same for that answer, where the run certified each label for itself.
+        certificate: what the run promised, as in `llmal.json`, or None where it promised nothing.
+        reference: confidences and answers to texts the student has not learnt from, to see drift by.
         backend: what computes: `openvino`, `onnx`, `int8`, or `torch` (the student as it was trained).
     """
 
@@ -38,6 +41,9 @@ class Predictor:
         self.kind = about["kind"]
         self.labels: list[str] = [label["name"] for label in about["labels"]]
         self.threshold: float | None = about["threshold"]
+        self.thresholds: dict[str, float | None] | None = about.get("thresholds")
+        self.certificate: dict[str, Any] | None = about.get("certificate")
+        self.reference: dict[str, Any] | None = about.get("reference")
         self._about = about
         self._encoder: Any = None
         self.backend, self._graph = _graph(folder, about, backend)
@@ -93,6 +99,18 @@ class Predictor:
         vectors = self._encoder.encode(texts) if self._encoder is not None else None
         probs: NDArray[np.float32] = self._model.predict_proba(Examples(texts, vectors))
         return probs
+
+    def accepts(self, labels: Sequence[str], confidence: float) -> bool | None:
+        """Whether the run would have asked nobody about an answer of this confidence (see `answers.best`).
+
+        None where the run had no threshold; never where it promised something and could not certify it.
+        """
+        bar = self.threshold
+        if self.thresholds is not None:
+            bar = self.thresholds.get(labels[0]) if len(labels) == 1 else None
+        if bar is None:
+            return None if self.certificate is None else False
+        return confidence >= bar
 
     def predict(self, texts: Sequence[str]) -> list[Any]:
         """The answer for each text: a label name, or when multi label a tuple of names, maybe empty."""

@@ -158,6 +158,11 @@ def unasked(route: str) -> str:
     return f"{route}-unasked"
 
 
+def routed(annotations: str) -> str:
+    """Recipe of the answers that routing asked the annotator for: they answer items, and teach nobody."""
+    return f"{annotations}-routed"
+
+
 def batched(rows: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of `size` rows, the last one shorter; draws from the source only as far as needed."""
     source = iter(rows)

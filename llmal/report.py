@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from llmal.context import Context
 from llmal.corpus import shown
 from llmal.errors import UserError
+from llmal.evaluate.words import lines as told_measures
 from llmal.generation import told
-from llmal.records import Decision
 from llmal.runner import private_files
 from llmal.spec import Pipeline
 from llmal.state import Outcome, outcome, parcel, recipes
@@ -74,7 +74,7 @@ def explain(run: Path, row_id: str) -> dict[str, Any]:
             "text": item.text,
             "flags": item.flags,
         }
-        found["audit"] = bool(store.count(t.audit, t.audit.c.item == seq))
+        found["audit"] = seq in store.reserved()
         found["gold"] = json.loads(row[0].gold) if row[0].gold else None
         found["pick"] = _one(store, sa.select(t.pick).where(t.pick.c.item == seq))
         doubt = sa.select(t.doubt).where(t.doubt.c.item == seq).order_by(t.doubt.c.round)
@@ -91,6 +91,8 @@ def explain(run: Path, row_id: str) -> dict[str, Any]:
         found["answers"] = [_plain(a) for a in store.read(sa.select(t.answer).where(t.answer.c.item == seq))]
         r = t.route.c
         found["route"] = _one(store, sa.select(t.route).where(r.item == seq, r.recipe == names.route))
+        lists = store.shortlist(names.route, pipeline.review.recipe())
+        found["candidates"] = store.candidates(lists.recipe).get(seq) if lists else None
         return found
 
 
@@ -114,7 +116,7 @@ def _one(store: Store, query: Any) -> dict[str, Any] | None:
 
 def _plain(row: Any) -> dict[str, Any]:
     out = dict(row._mapping)
-    for name in ("labels", "probs"):
+    for name in ("labels", "probs", "shown"):
         if out.get(name):
             out[name] = json.loads(out[name])
     return {k: v for k, v in out.items() if k != "item"}
@@ -148,9 +150,15 @@ def explain_text(found: dict[str, Any]) -> str:
         )
     if d := found["decision"]:
         lines.append(f"  filter    {d['verdict']}: {d['reason']}")
-    lines += [f"  answered  {', '.join(a['labels'])} by {shown(a['person'])}" for a in found["answers"]]
+    lines += [
+        f"  answered  {', '.join(a['labels'])} by {shown(a['person'])}"
+        + (f", from {', '.join(a['shown'])}" if a["shown"] else "")
+        for a in found["answers"]
+    ]
     if r := found["route"]:
         lines.append(f"  label     {', '.join(r['labels']) or '-'} by {r['who']}: {r['reason']}")
+    if (some := found["candidates"]) is not None:
+        lines.append(f"  shown     {', '.join(some) or 'the full list: no label is likely enough'}")
     return "\n".join(lines)
 
 
@@ -180,7 +188,11 @@ def review(
             if not store.count(t.route, t.route.c.recipe == route):
                 route = _newest_route(store)
             queue = waiting(
-                store, names=pipeline.label_schema().names, route=route or None, people=pipeline.budget.people
+                store,
+                names=pipeline.label_schema().names,
+                route=route or None,
+                people=pipeline.budget.people,
+                options=pipeline.review,
             )
             found |= {
                 "handed_out": table.hand_out(store, queue, out, spreadsheet=spreadsheet),
@@ -211,90 +223,31 @@ def review_text(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def full(run: Path) -> dict[str, Any]:
-    """Everything `run --json` says, how rounds went, why annotations were not accepted, what to do next."""
+def full(run: Path, *, html: Path | None = None) -> dict[str, Any]:
+    """The facts of the run's report, collected anew; see `llmal.page.facts`.
+
+    Args:
+        run: folder of the run; it is only read.
+        html: where to write the page, if anywhere.
+
+    Raises:
+        UserError: the page cannot be written there.
+    """
+    from llmal.page.facts import collect
+    from llmal.page.html import page
+    from llmal.page.write import put
+
     with opened(run) as (pipeline, store, ctx):
-        done = outcome(pipeline, store, ctx)
-        names = recipes(pipeline, ctx, store)
-        found = done.as_json()
-        found["pipeline"] = pipeline.to_spec()
-        found["rounds"] = _rounds(store, names.annotations, names.decisions)
-        statuses = [a.status for a in store.annotations(names.annotations).values()]
-        found["annotations"] = {s: statuses.count(s) for s in sorted(set(statuses))}
-        held: dict[str, int] = {}
-        for d in store.decisions(names.decisions).values():
-            if d.verdict != "accept":
-                words = _why_held(d)
-                held[words] = held.get(words, 0) + 1
-        found["not_accepted"] = held
-        found["failures"] = _failures(store)
-        found["next"] = _next(done, found, pipeline)
-        return found
-
-
-def _why_held(d: Decision) -> str:
-    """A reason without its numbers, so that equal ones can be counted."""
-    why, hearsay, _ = d.reason.rpartition(": stated ")
-    if d.score is None or hearsay:
-        return why or d.reason
-    of_confidence = "calibrated " in d.reason or " confidence " in d.reason
-    return "confidence below filter.at_least" if of_confidence else "doubtful beside the other answers"
-
-
-def _rounds(store: Store, annotations: str, decisions: str) -> list[dict[str, Any]]:
-    given, decided = store.annotations(annotations), store.decisions(decisions)
-    out = []
-    for n, by, count in store.read(
-        sa.select(t.pick.c.round, t.pick.c.by, sa.func.count())
-        .group_by(t.pick.c.round, t.pick.c.by)
-        .order_by(t.pick.c.round)
-    ):
-        items = store.picks(n)
-        accepted = sum(s in decided and decided[s].verdict == "accept" for s in items)
-        out.append(
-            {
-                "round": n + 1,
-                "by": by,
-                "picked": count,
-                "answered": sum(s in given for s in items),
-                "accepted": accepted,
-            }
-        )
-    return out
-
-
-def _failures(store: Store) -> dict[str, int]:
-    o = t.outcome.c
-    return {
-        r: n
-        for r, n in store.read(
-            sa.select(o.reason, sa.func.count()).where(o.status != "ok").group_by(o.reason)
-        )
-    }
-
-
-def _next(done: Outcome, found: dict[str, Any], pipeline: Pipeline) -> list[str]:
-    """What would help most, most valuable first."""
-    said = []
-    if not done.measures and pipeline.audit.size:
-        said.append("Nothing is measured yet: answer the audit items (`llmal review RUN --out audit.csv`).")
-    if done.waiting:
-        said.append(
-            f"{done.waiting} items wait for people: "
-            "`llmal review RUN --out todo.csv`, fill in, `--in todo.csv`."
-        )
-    accuracy = done.measures.get("student.accuracy")
-    if accuracy and accuracy["high"] - accuracy["low"] > 0.1:
-        wider = int(accuracy["n"] * ((accuracy["high"] - accuracy["low"]) / 0.1) ** 2)
-        said.append(
-            f"The accuracy's interval is wide; about {wider} audit items would narrow it to 10 points."
-        )
-    failed = found["annotations"].get("failed", 0)
-    if failed:
-        said.append(
-            f"{failed} items' calls failed for good: `llmal run FILE --retry-failed` asks them again."
-        )
-    return said
+        found = collect(pipeline, store, ctx)
+    if html is not None:
+        with private_files():
+            try:
+                put(html, page(found))
+            except OSError as error:
+                raise UserError(
+                    f"cannot write the page: {error.strerror}", where=str(html), hint="Name another file"
+                ) from error
+    return found
 
 
 def export(
@@ -348,24 +301,27 @@ def _exported(run: Path, out: Path) -> dict[str, Any]:
     if out.exists() and not (out / "llmal.json").is_file() and any(out.iterdir()):
         raise UserError("this folder holds something else", where=str(out), hint="Name an empty or a new one")
     with opened(run) as (pipeline, store, ctx):
-        write(pipeline.export, parcel(pipeline, store, recipes(pipeline, ctx, store)), out.resolve())
+        write(pipeline.export, parcel(pipeline, store, ctx, recipes(pipeline, ctx, store)), out.resolve())
     return {"export": str(out)}
 
 
 def full_text(found: dict[str, Any]) -> str:
     """The report for a person: labels, measures, rounds, what to do next."""
     lines = [
+        *found["answer"],
+        found["promise"]["words"],
+        "",
         "Labels",
         f"  items {found['items']}, rows {found['rows']}, set aside {sum(found['skipped'].values())}",
     ]
     lines += [f"  {source:8} {n}" for source, n in found["labels"]["source"].items() if n]
     lines += ["", "Measured on the audit sample (95 % intervals)"]
     if found["measures"]:
-        for name, m in found["measures"].items():
-            if m["value"] is not None:
-                lines.append(f"  {name:34} {m['value']:.3f}  [{m['low']:.3f}, {m['high']:.3f}]  n = {m['n']}")
+        lines += [f"  {words}".rstrip() for words in told_measures(found["measures"])]
     else:
         lines.append("  nothing yet")
+    if found.get("candidate_sets"):
+        lines += ["", "Short lists for people", f"  {found['candidate_sets']}"]
     lines += ["", "Rounds"]
     lines += [
         (
@@ -412,16 +368,21 @@ def outcome_text(done: Outcome) -> str:
         ("calls", f"{cost.calls:,}" + (f", {cost.unknown} of unknown fate" if cost.unknown else "")),
         ("cost", money),
         ("people", f"{done.waiting:,} answers needed" if done.waiting else "nothing waits"),
+        *((("short lists", done.candidates),) if "candidates.saving" in done.measures else ()),
         *(
             (f"{who} accuracy", _measure(done.measures[key]))
             for key, who in _ACCURACY.items()
             if key in done.measures
         ),
+        *((("more labels", forecast["measured_on"]),) if (forecast := _forecast(done)) else ()),
         ("classifier", str(done.export) if done.export else "none yet"),
+        *([("report", str(page))] if (page := done.run / "report.html").is_file() else []),
         ("run", str(done.run)),
     ]
     if done.synthetic:
         rows.insert(2, ("written", told(done.synthetic)[0]))
+    if done.certificate:
+        rows.insert(-2, ("certificate", done.certificate["words"]))
     if not done.measures:
         rows.insert(5, ("accuracy", "not measured: no people's answers on the audit sample yet"))
     if done.stopped:
@@ -436,9 +397,16 @@ def outcome_text(done: Outcome) -> str:
 _SOURCE = {"human": "by people", "llm": "by the annotator", "student": "by the student", "none": "open"}
 _ACCURACY = {
     "student.accuracy": "student",
+    "student.accuracy.active": "student, actively tested,",
     "accepted.accuracy": "accepted",
     "annotator.accuracy": "annotator",
 }
+
+
+def _forecast(done: Outcome) -> dict[str, Any] | None:
+    """What the next labels buy, where enough rounds were measured to tell."""
+    found = (m for name, m in done.measures.items() if name.startswith("forecast."))
+    return next((m for m in found if m["value"] is not None), None)
 
 
 def _measure(m: dict[str, Any]) -> str:

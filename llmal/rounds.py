@@ -36,10 +36,12 @@ def passes(pipeline: Pipeline, items: list[Item], store: Store | None) -> tuple[
     active = {seqs[item.key] for item in items if item.key in seqs}
     held = set(store.audit()) if store else set()
     picked = set(store.picks()) if store else set()
-    taken = (held | picked | set(store.answers() if store else ())) & active
+    kept = store.reserved() if store else set()
+    taken = (kept | picked | set(store.answers() if store else ())) & active
     missing = max(0, min(pipeline.audit.size, len(items) // 2) - len(held & active))
     reserved = min(missing, len(items) - len(taken))
-    pool = len(items) - len(taken) - reserved
+    tested = 0 if kept else max(0, min(pipeline.audit.pool, len(items) // 2) - reserved)  # once, at the start
+    pool = max(0, len(items) - len(taken) - reserved - tested)
     asked = pipeline.audit.annotate
     known = frozenset((picked | (held if asked else set())) & active)
     made, extra = [], reserved if asked else 0

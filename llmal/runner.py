@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from llmal.context import Context, Progress
 from llmal.errors import BudgetSpent, LlmalError, UserError
 from llmal.labels import write_labels
-from llmal.records import LabelSchema, Tally, recipe
+from llmal.records import LabelSchema, Tally, recipe, routed
 from llmal.spec import STAGES, Pipeline
-from llmal.state import Outcome, outcome, parcel, recipes
+from llmal.state import Outcome, Recipes, outcome, parcel, recipes, sources
 from llmal.store.ledger import PICO, asked_again, unknown_fate
 from llmal.store.store import Store, open_store
 
@@ -132,11 +132,12 @@ class _Line:
 
         self._stage("corpus", ingest, self.p, self.store, self.ctx)
         _freeze(self.p, self.store.folder)
-        self._stage("audit", reserve, self.store, self.ctx, size=self.p.audit.size)
+        audit = self.p.audit
+        self._stage("audit", reserve, self.store, self.ctx, size=audit.size, pool=audit.pool)
         self._stage("embed", embed.run, self.p.embed, self.store, self.ctx)
         self.recipes = recipes(self.p, self.ctx)
         if self.retry:
-            names = [self.recipes.annotations]
+            names = [self.recipes.annotations, routed(self.recipes.annotations)]
             names += self.p.annotate.parts(self.schema, self.ctx, self.recipes.vectors)
             for name in names:
                 forget_failures(self.store, name)
@@ -167,6 +168,8 @@ class _Line:
         if len(self.store.picks(round_no)) >= self.p.rounds.size:
             return select.enough(self.store, self.p.select.then, round_no)
         student = self._train_round(round_no) if round_no else ""
+        if student and (why := self._paid_off()):
+            return why
         known = self._learnt_from()
         picked = self._stage(
             "select",
@@ -183,6 +186,12 @@ class _Line:
             caps=self.p.budget.caps(),
         )
         return picked.ends
+
+    def _paid_off(self) -> str:
+        """Why more labels are not worth asking for; nothing where the file never stops for that."""
+        from llmal.evaluate import curve
+
+        return curve.enough(self.store, self.ctx, self.schema) if self.p.rounds.stop == "auto" else ""
 
     def _annotate(self) -> None:
         from llmal.annotate import stage as annotate
@@ -295,6 +304,7 @@ class _Line:
         """The student to ship, and everything that follows from it."""
         from llmal.evaluate import stage as evaluate
         from llmal.export import stage as export
+        from llmal.page import write as report
         from llmal.review import stage as review
         from llmal.route import stage as route
         from llmal.train import stage as train
@@ -307,6 +317,7 @@ class _Line:
         self._train("final", data, self.p.rounds.max, ends=not self.p.train.folds)
         names = recipes(self.p, ctx, store)
         self._crossfit(data, names.student)
+        names = self._ask_to_route(names)
         given, decided, student = names.annotations, names.decisions, names.student
         self._stage(
             "route",
@@ -315,13 +326,23 @@ class _Line:
             store,
             ctx,
             schema=schema,
-            student=names.predictions,
-            annotations=given,
-            decisions=decided,
+            **sources(self.p, names)._asdict(),
         )
+        self._draw_tests(student)
+        names = recipes(self.p, ctx, store)  # a promise that was withdrawn just now left other routes
         write_labels(store, names, schema)
         people = self.p.budget.people
-        self._stage("review", review.run, store, ctx, names=schema.names, route=names.route, people=people)
+        self._stage(
+            "review",
+            review.run,
+            store,
+            ctx,
+            schema=schema,
+            route=names.route,
+            people=people,
+            options=self.p.review,
+            student=names.predictions,
+        )
         self._stage(
             "evaluate",
             evaluate.run,
@@ -332,11 +353,57 @@ class _Line:
             route=names.route,
             annotations=given,
             decisions=decided,
+            predictions=names.predictions,
+            taught=dict(zip(data.items, data.labels, strict=True)),
+            sees_pool=bool(self.p.train.final.pool_size),
+            judged_together=bool(self.p.annotate.members()),
         )
-        to = store.folder / "export"
-        self._stage(
-            "export", export.run, self.p.export, store, ctx, parcel=parcel(self.p, store, names), folder=to
-        )
+        goods, to = parcel(self.p, store, ctx, names), store.folder / "export"
+        self._stage("export", export.run, self.p.export, store, ctx, parcel=goods, folder=to)
+        self._stage("report", report.run, self.p, store, ctx)
+
+    def _ask_to_route(self, names: Recipes) -> Recipes:
+        """Ask about the items that the router leaves to the model, as far as the budget goes; the new names.
+
+        The answers are kept apart from those to learn from: they answer items, and change no student.
+        """
+        from llmal.annotate import stage as annotate
+        from llmal.route import stage as route
+
+        wanted = route.to_ask(self.p.route, self.store, sources(self.p, names), schema=self.schema)
+        if not wanted:
+            return names
+        try:
+            self._stage(
+                "annotate",
+                annotate.run,
+                self.p.annotate,
+                self.store,
+                self.ctx,
+                ends=False,
+                schema=self.schema,
+                caps=self.p.budget.caps(),
+                wanted=wanted,
+                vectors=names.vectors,
+                under=routed(names.annotations),
+            )
+        except BudgetSpent as error:
+            left = route.to_ask(self.p.route, self.store, sources(self.p, names), schema=self.schema)
+            self.stopped = f"the budget is spent: {error.message}"
+            self.stopped += (
+                f"; {len(left):,} items that were for the model go to people, and what is promised "
+            )
+            self.stopped += "of items a machine answers is about the whole, with those"
+            self.ctx.progress.say(self.stopped)
+        return recipes(self.p, self.ctx, self.store)
+
+    def _draw_tests(self, student: str) -> None:
+        """Test items that people should answer, where the file asks for active testing."""
+        from llmal.evaluate import active
+
+        if wanted := self.p.audit.active:
+            given = {"schema": self.schema, "student": student, "active": wanted}
+            self._stage("audit", active.choose, self.store, self.ctx, ends=False, **given)
 
     def _asked_again(self) -> list[str]:
         """Keys of items whose call a crash left without a known fate; listed until they are answered."""

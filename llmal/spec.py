@@ -18,6 +18,7 @@ from llmal.corpus import CorpusSpec
 from llmal.errors import SpecError, UnknownPlugin
 from llmal.plugins import build, find, importable_from, slot, slot_schema
 from llmal.records import Kind, Label, LabelSchema
+from llmal.review.options import ReviewSpec
 from llmal.store.ledger import PICO, Caps
 from llmal.train.targets import Targets
 from llmal.yamlfile import Document, read_yaml
@@ -124,6 +125,19 @@ class AuditSpec(_Part):
     annotate: bool = Field(
         False, description="ask the annotator about them too, so that it is measured (costs calls)"
     )
+    pool: int = Field(0, ge=0, description="items to reserve for active testing, the sample among them")
+    active: int = Field(
+        0, ge=0, description="more items of the pool that people answer, where the student is likely wrong"
+    )
+
+    @model_validator(mode="after")
+    def _room(self) -> AuditSpec:
+        if self.active and self.pool < self.size + self.active:
+            raise ValueError(
+                f"active items are drawn from audit.pool, which must hold {self.size} + {self.active} or "
+                "more; ten times as many measures best"
+            )
+        return self
 
 
 class RoundsSpec(_Part):
@@ -131,6 +145,9 @@ class RoundsSpec(_Part):
 
     max: int = Field(3, ge=1, le=1000, description="rounds, the cold start included")
     size: int = Field(100, ge=1, description="items asked about a round")
+    stop: Literal["never", "auto"] = Field(
+        "never", description="auto: no further round once more labels pay little, after 5 at the least"
+    )
 
 
 class SelectSpec(_Part):
@@ -223,6 +240,7 @@ class Pipeline(BaseModel):
     )
     train: TrainSpec = Field(default_factory=TrainSpec)
     route: slot("route") = Field("threshold", validate_default=True)  # type: ignore[valid-type]
+    review: ReviewSpec = ReviewSpec()
     export: slot("export") = Field("transformers", validate_default=True)  # type: ignore[valid-type]
     budget: BudgetSpec = BudgetSpec()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmal.context import Context
-from llmal.errors import UserError
+from llmal.errors import SpecError, UserError
 from llmal.generation import joined, labelled, refuse_unable, summary, used
 from llmal.plugins import Plugin
 from llmal.records import Labels, recipe
@@ -19,6 +19,7 @@ from llmal.store.store import Store
 
 if TYPE_CHECKING:
     from llmal.export.stage import Parcel
+    from llmal.route.stage import Sources
 
 EXPORT_TEXTS = 200
 """Texts of the corpus an exporter may compare its file with the student on."""
@@ -35,6 +36,7 @@ class Recipes(NamedTuple):
     route: str = ""
     measures: str = ""
     written: Mapping[int, Labels] = {}  # texts of no corpus that teach the student
+    certificate: str = ""  # empty for good where the router promises nothing
 
 
 def recipes(pipeline: Pipeline, ctx: Context, store: Store | None = None) -> Recipes:
@@ -46,13 +48,15 @@ def recipes(pipeline: Pipeline, ctx: Context, store: Store | None = None) -> Rec
     vectors = pipeline.embed.recipe()
     annotations = pipeline.annotate.recipe_for(schema, ctx, vectors)
     pipeline.filter.refuse_other_kinds(schema)
+    pipeline.route.refuse_other_kinds(schema)
+    _refuse_unasked_audit(pipeline)
     refuse_unable(pipeline)
     decisions = pipeline.filter.recipe_for(annotations)
     if store is None:
         return Recipes(vectors, annotations, decisions)
-    from llmal.evaluate.stage import evaluate_recipe, known_answers
+    from llmal.evaluate.stage import evaluate_recipe
     from llmal.filter.stage import decision_recipe
-    from llmal.route.stage import route_recipe
+    from llmal.route.stage import names_of
     from llmal.train.crossfit import crossfit_recipe
     from llmal.train.stage import student_recipe
 
@@ -64,9 +68,45 @@ def recipes(pipeline: Pipeline, ctx: Context, store: Store | None = None) -> Rec
     data = joined(data, written)
     student = student_recipe(pipeline.train.final, data, schema, vectors, ctx, pipeline.train.targets)
     predictions = crossfit_recipe(student, pipeline.train.folds)
-    route = route_recipe(pipeline.route, predictions, decisions, store.answers(schema.names))
-    measures = evaluate_recipe(student, route, annotations, known_answers(store, schema))
-    return Recipes(vectors, annotations, decisions, student, predictions, route, measures, written)
+    made = Recipes(vectors, annotations, decisions, student, predictions)
+    certificate, route = names_of(pipeline.route, store, sources(pipeline, made), schema=schema)
+    measures = evaluate_recipe(
+        store, schema, student=student, predictions=predictions, route=route, annotations=annotations
+    )
+    return made._replace(route=route, measures=measures, written=written, certificate=certificate)
+
+
+def _refuse_unasked_audit(pipeline: Pipeline) -> None:
+    if "llm" in pipeline.route.uses and not (pipeline.audit.annotate and pipeline.audit.size):
+        words = f"route: {pipeline.route.name} needs the model's answers about audit items"
+        raise SpecError([f"{words}; add audit: {{annotate: true}}, with a size"])
+
+
+def sources(pipeline: Pipeline, names: Recipes) -> Sources:
+    """Where the store holds what routes follow from."""
+    from llmal.route.stage import Sources
+
+    return Sources(
+        names.predictions,
+        names.annotations,
+        names.decisions,
+        out_of_sample=bool(pipeline.train.folds),
+        vectors=names.vectors,
+        peeked=_peeked(pipeline),
+    )
+
+
+def _peeked(pipeline: Pipeline) -> str:
+    """What else looked at people's answers on audit items, so that the student hangs on them a little."""
+    asked = pipeline.audit.annotate
+    said = [
+        "the filter" if asked and "people" in pipeline.filter.uses else "",
+        "the weights of the classes" if asked and pipeline.train.targets.prior == "people" else "",
+        "the choice among annotators" if pipeline.annotate.asks_one else "",
+        "the rule that ends the rounds" if pipeline.rounds.stop == "auto" else "",
+    ]
+    who = " and ".join(one for one in said if one)
+    return f"The promise is approximate: {who} saw people's answers to audit items too." if who else ""
 
 
 class Outcome(NamedTuple):
@@ -79,13 +119,16 @@ class Outcome(NamedTuple):
         bill: calls, tokens and cost of the run so far, and calls whose fate is unknown.
         labels: counts by `source` and by `verdict`.
         waiting: items that wait for people.
-        measures: name -> value, low, high, n.
+        measures: name -> value, low, high, n, measured_on.
         export: the exported folder, or None.
         facts_added: facts this invocation appended.
         seconds: by stage, of this invocation.
         stopped: why rounds ended.
         repeated: items asked again because a crash left their call's fate unknown.
         synthetic: what was written by a model and what came of it; empty where the file asks for nothing.
+        candidates: what short lists save people, or why there are none, in words; empty before any choice.
+        certificate: facts and words of what is promised about people's answers; None where nothing is, or
+            before anything is routed.
     """
 
     run: Path
@@ -103,6 +146,8 @@ class Outcome(NamedTuple):
     stopped: str
     repeated: list[str]
     synthetic: dict[str, Any]
+    candidates: str = ""
+    certificate: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for scripts."""
@@ -118,12 +163,14 @@ class Outcome(NamedTuple):
             "labels": self.labels,
             "waiting_for_people": self.waiting,
             "measures": self.measures,
+            "certificate": self.certificate,
             "export": str(self.export) if self.export else None,
             "facts_added": self.facts_added,
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
             "stopped": self.stopped,
             "asked_again_after_a_crash": self.repeated,
             **({"synthetic": self.synthetic} if self.synthetic else {}),
+            **({"candidate_sets": self.candidates} if self.candidates else {}),
         }  # fmt: skip
 
 
@@ -155,6 +202,7 @@ def outcome(
         if s not in answers:
             sources["none" if r.who == "person" else r.who] += 1
     kept = store.fact(t.student, names.student)
+    lists = store.shortlist(names.route, pipeline.review.recipe())
     export = store.folder / "export"
     return Outcome(
         run=store.folder,
@@ -170,23 +218,27 @@ def outcome(
                 names=schema.names,
                 route=names.route if routes else None,
                 people=pipeline.budget.people,
+                options=pipeline.review,
             )
         ),
-        measures=measures(store, names.measures),
+        measures=measures(store, names.measures) | measures(store, lists.recipe if lists else ""),
         export=export if kept is not None and (export / "llmal.json").is_file() else None,
         facts_added=store.added,
         seconds=seconds or {},
         stopped=stopped,
         repeated=repeated or [],
         synthetic=summary(pipeline, ctx, store),
+        candidates=lists.words if lists else "",
+        certificate=store.certificate(names.certificate) if names.certificate else None,
     )
 
 
 def measures(store: Store, name: str) -> dict[str, dict[str, Any]]:
-    """Measure name -> value, low, high, n."""
+    """Measure name -> value, low, high, n, and in words what it was measured on."""
     c = t.measure.c
     found = store.read(t.measure.select().where(c.recipe == name).order_by(c.name))
-    return {m.name: {"value": m.value, "low": m.low, "high": m.high, "n": m.n} for m in found}
+    kept = ("value", "low", "high", "n", "measured_on")
+    return {m.name: {name: getattr(m, name) for name in kept} for m in found}
 
 
 def base_model(student: Plugin, encoder: Plugin) -> str | None:
@@ -199,17 +251,19 @@ def base_model(student: Plugin, encoder: Plugin) -> str | None:
     return DEFAULT_ENCODER if resolve(name) == resolve(DEFAULT_ENCODER) else name
 
 
-def parcel(pipeline: Pipeline, store: Store, names: Recipes) -> Parcel:
+def parcel(pipeline: Pipeline, store: Store, ctx: Context, names: Recipes) -> Parcel:
     """What an exporter gets: the final student, and the facts for its card."""
     import llmal
     from llmal.export.stage import Parcel
+    from llmal.route.promise import of_facts
+    from llmal.route.shipped import shipped
 
     kept = store.fact(t.student, names.student)
     if kept is None:
         raise UserError(
             "there is no final student yet", where=str(store.folder), hint="Run `llmal run` first"
         )
-    final = pipeline.train.final.shipped
+    final, schema = pipeline.train.final.shipped, pipeline.label_schema()
     data = joined(labelled(pipeline, store, names.annotations, names.decisions), names.written)
     learnt = zip(store.items(data.items), data.labels, strict=True)
     facts = {
@@ -220,9 +274,12 @@ def parcel(pipeline: Pipeline, store: Store, names: Recipes) -> Parcel:
         "trained_on": kept.n_items,
         "sources": json.loads(kept.note)["sources"],
         "measures": measures(store, names.measures),
+        **shipped(store, ctx, sources(pipeline, names), names.certificate, schema=schema),
     }
     threshold = getattr(pipeline.route, "at_least", None)
+    if facts["certificate"] is not None:
+        threshold = of_facts(facts["certificate"]).threshold("student", ())
     active = store.active()
     some = store.items(active[:: max(1, -(-len(active) // EXPORT_TEXTS))])
-    return Parcel(store.folder / kept.folder, final.name, pipeline.embed, pipeline.label_schema(), threshold,
+    return Parcel(store.folder / kept.folder, final.name, pipeline.embed, schema, threshold,
                   getattr(final, "max_length", None), facts, tuple(item.text for item in some))  # fmt: skip

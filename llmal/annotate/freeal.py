@@ -131,7 +131,7 @@ class _Work:
         self.plan, self.schema, self.desk = plan, schema, desk
         self.wanted = [item.seq for item in items]
         self.names = plan.parts(schema, desk.ctx, desk.vectors_recipe)
-        self.reserved = set(desk.store.audit())
+        self.reserved = desk.store.reserved()
         columns = schema.columns()
         self.people = {s: columns[labels[0]] for s, labels in people(desk, schema).items()}
         self.seed = int(desk.ctx.rng("freeal").integers(2**31))

@@ -128,7 +128,7 @@ class Panel(Annotator):
         self, votes: NDArray[np.int64], rows: list[int], schema: LabelSchema, desk: Desk
     ) -> NDArray[np.float64]:
         """(n, C) consensus; with independent labels each label is a question of its own."""
-        reserved = set(desk.store.audit())
+        reserved = desk.store.reserved()
         people = {s: said for s, said in desk.store.answers(schema.names).items() if s not in reserved}
         columns = schema.columns()
         if schema.kind == "single":

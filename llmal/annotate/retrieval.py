@@ -32,7 +32,7 @@ _NEVER = -(2**62)  # below every rank, and its negative is a number too
 
 def people(desk: Desk, schema: LabelSchema) -> dict[int, Labels]:
     """Item -> what a person answered, the audit sample left out; single-label answers have a label."""
-    reserved = set(desk.store.audit())
+    reserved = desk.store.reserved()
     said = desk.store.answers(schema.names)
     return {
         s: labels for s, labels in said.items() if s not in reserved and (labels or schema.kind == "multi")
@@ -57,7 +57,7 @@ def retrieved(
 
     Source: Liu et al. 2022 (what makes good in-context examples); as DSPy's KNNFewShot.
     """
-    reserved = set(desk.store.audit())
+    reserved = desk.store.reserved()
     seqs = sorted(set(known) - reserved)
     kinds = {labels: c for c, labels in enumerate(sorted({known[s] for s in seqs}))}
     if len(seqs) < k or len(kinds) < 2:

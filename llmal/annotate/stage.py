@@ -86,6 +86,8 @@ class Annotator(Plugin):
     commits: ClassVar[bool] = False  # each answer is kept, with its cost, before `annotate` gives it back
     takes_demonstrations: ClassVar[bool] = False
     """Whether it shows the model what stands in `Desk.shown`."""
+    asks_one: ClassVar[bool] = False
+    """Whether it asks one of its members about an item, and no other."""
 
     def recipe_for(self, schema: LabelSchema, ctx: Context, vectors_recipe: str) -> str:
         """Hash of all that determines an answer."""
@@ -112,7 +114,7 @@ class Annotator(Plugin):
 
 def run(
     annotator: Annotator, store: Store, ctx: Context, *, schema: LabelSchema, caps: Caps, wanted: list[int],
-    vectors: str,
+    vectors: str, under: str = "",
 ) -> Tally:  # fmt: skip
     """Annotate every wanted item that has no answer under the current recipe.
 
@@ -124,6 +126,7 @@ def run(
         caps: what the run may spend in all.
         wanted: items to be answered.
         vectors: recipe of the items' vectors.
+        under: recipe that the answers are kept under, where it is not the annotator's own.
 
     Returns:
         Answers wanted and new, and how many of the new carry no label.
@@ -131,7 +134,7 @@ def run(
     Raises:
         BudgetSpent, ModelError, Interrupted: from the transport; everything answered before is kept.
     """
-    name = annotator.recipe_for(schema, ctx, vectors)
+    name = under or annotator.recipe_for(schema, ctx, vectors)
     have = dict(store.read(_statuses(name)))
     missing = [s for s in wanted if s not in have]
     if not missing:

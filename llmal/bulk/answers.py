@@ -53,7 +53,8 @@ def answer(model: Predictor, block: Block) -> Answers:
             continue
         labels, sure = best(row, model.schema)
         label: Any = labels[0] if model.kind == "single" else list(labels)
-        review = None if model.threshold is None else sure < model.threshold
+        accepted = model.accepts(labels, sure)
+        review = None if accepted is None else not accepted
         made.append((label, round(sure, DIGITS), review, None, [round(p, DIGITS) for p in row.tolist()]))
     every = [
         (None, None, True, error, None) if row is None else made[row]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llmal.answers import best
+from llmal.answers import best, label_table
+from llmal.audit import known_answers as known_answers
 from llmal.context import Context
+from llmal.evaluate import active, curve, powered
 from llmal.evaluate.table import measures_of
 from llmal.records import Labels, LabelSchema, Tally, canonical, recipe, unasked
 from llmal.stats.calibration import calibration_gap
@@ -17,9 +22,11 @@ from llmal.stats.intervals import Estimate, wilson
 from llmal.store import schema as t
 from llmal.store.store import Store
 
+T = TypeVar("T")
 
-def reserve(store: Store, ctx: Context, *, size: int) -> Tally:
-    """Reserve a simple random sample before anything else looks at the corpus.
+
+def reserve(store: Store, ctx: Context, *, size: int, pool: int = 0) -> Tally:
+    """Reserve a simple random sample before anything else looks at the corpus, and the test pool around it.
 
     Items picked or answered already never enter, so raising `audit.size` later adds only untouched ones.
     At most half of the corpus is reserved.
@@ -28,40 +35,43 @@ def reserve(store: Store, ctx: Context, *, size: int) -> Tally:
         store: of the run.
         ctx: shared context.
         size: items the sample should hold.
+        pool: items the test pool should hold, the sample among them; 0 for none. See `llmal.evaluate.active`.
 
     Returns:
         Wanted and new.
     """
+    note = active.reserve_pool(store, ctx, size=pool)
     have = store.audit()
-    active = store.active()
-    most = min(size, len(active) // 2)  # a sample that leaves nothing to learn from measures nothing
-    missing = most - len({*have} & {*active})
+    corpus = store.active()
+    most = min(size, len(corpus) // 2)  # a sample that leaves nothing to learn from measures nothing
+    missing = most - len({*have} & {*corpus})
     if missing <= 0:
-        return Tally(most, 0)
-    taken = {*have, *store.picks(), *store.answers()}
-    free = [s for s in active if s not in taken]
-    chosen = ctx.rng("audit", len(have)).permutation(len(free))[:missing]
-    now = time.time()
-    new = store.add(t.audit, [{"item": free[i], "at": now} for i in sorted(chosen)])
-    if new < missing:
-        return Tally(most, new, f"only {new} of {missing} items were free")
-    return Tally(most, new, f"at most half of the corpus is reserved, not {size}" if most < size else "")
+        return Tally(most, 0, note)
+    new = active.draw_uniform(store, ctx, size=missing)
+    missing -= new
+    if missing:
+        taken = {*store.reserved(), *store.picks(), *store.answers()}
+        free = [s for s in corpus if s not in taken]
+        chosen = ctx.rng("audit", len(have)).permutation(len(free))[:missing]
+        now = time.time()
+        fresh = store.add(t.audit, [{"item": free[i], "at": now} for i in sorted(chosen)])
+        new, missing = new + fresh, missing - fresh
+    if missing:
+        note = note or f"only {new} of {new + missing} items were free"
+    elif most < size:
+        note = note or f"at most half of the corpus is reserved, not {size}"
+    return Tally(most, new, note)
 
 
-def known_answers(store: Store, schema: LabelSchema) -> dict[int, Labels]:
-    """Audit item -> people's answer: the newest one given, else the gold of the corpus."""
-    gold, answers = store.gold(), store.answers(schema.names)
-    active = set(store.active())
-    return {
-        s: answers.get(s, gold.get(s, ()))
-        for s in store.audit()
-        if s in active and (s in answers or s in gold)
-    }
-
-
-def evaluate_recipe(student: str, route: str, annotations: str, known: dict[int, Labels]) -> str:
+def evaluate_recipe(
+    store: Store, schema: LabelSchema, *, student: str, predictions: str, route: str, annotations: str
+) -> str:
     """Hash of everything measured and everything measured against."""
-    return recipe("measure", 3, student, route, annotations, canonical(sorted(known.items())))
+    drawn = active.tested(store, schema)
+    against = [sorted(known_answers(store, schema).items()), drawn.items, drawn.gold]
+    asked = store.count(t.annotation, t.annotation.c.recipe == annotations)
+    rounds = [one.recipe for one in curve.learners(store)]
+    return recipe("measure", 4, student, predictions, route, annotations, asked, canonical(against), rounds)
 
 
 def run(
@@ -73,6 +83,10 @@ def run(
     route: str,
     annotations: str,
     decisions: str = "",
+    predictions: str = "",
+    taught: Mapping[int, Labels] = MappingProxyType({}),
+    sees_pool: bool = False,
+    judged_together: bool = False,
 ) -> Tally:
     """Measure on the audit sample; nothing is measured, and the note says so, while no answer is known.
 
@@ -85,6 +99,11 @@ def run(
         annotations: recipe of the annotations that are measured.
         decisions: recipe of the filter's word on them, whose scores are measured where they differ from the
             raw confidence.
+        predictions: recipe of the student's predictions, out of sample where they differ from `student`.
+        taught: what the student learnt from, item -> labels.
+        sees_pool: whether it learnt from texts without labels, too.
+        judged_together: whether the annotator's answers lean on those to other items: then the audit items,
+            which it never leans on, are not like the others.
 
     Returns:
         Measures wanted and new.
@@ -94,20 +113,63 @@ def run(
         size = len(store.audit())
         hint = f"{size} audit items need people's answers first" if size else "audit.size is 0"
         return Tally(0, 0, f"nothing can be measured: {hint}")
-    name = evaluate_recipe(student, route, annotations, known)
+    predictions = predictions or student
+    name = evaluate_recipe(
+        store, schema, student=student, predictions=predictions, route=route, annotations=annotations
+    )
     have = store.count(t.measure, t.measure.c.recipe == name)
     if have:
         return Tally(have, 0)
-    items = sorted(known)
-    gold = [known[s] for s in items]
-    rng = ctx.rng("evaluate")
-    probs = np.asarray(store.load(student)[items], np.float64)
-    rows = _rows("student", measures_of(probs, *_answers(probs, schema), gold, schema, rng))
-    rows |= _routed(store, route, items, gold)
-    rows |= _annotated(store, annotations, known, schema, rng)
-    rows |= _calibrated(store, annotations, decisions, known)
-    on = f"audit sample, {len(items)} items"
-    facts = [
+    curve.measure_curve(store, ctx, schema, known)
+    on = f"audit sample, {len(known)} items"
+    plain = _plain(store, ctx, schema, known, _Names(student, route, annotations, decisions))
+    rows: powered.Found = {n: (e, on) for n, e in plain.items()}
+    leant = _Leant(
+        student,
+        predictions if predictions != student else "",
+        "" if judged_together else annotations,
+        None if sees_pool else taught,
+    )
+    rows |= _powered(store, ctx, schema, known, leant)
+    said = {s: a.labels for s, a in store.annotations(annotations).items() if a.status == "ok"}
+    rows |= powered.priors(said, taught, sorted(known), schema)
+    rows |= _rows("student", active.measure(store, schema, student, active.tested(store, schema)))
+    seen = curve.next_labels(store, schema, known)
+    rows[f"forecast.next_{curve.NEXT}"] = Estimate(seen.gain, math.nan, seen.high, len(known)), seen.words
+    accuracy = plain["student.accuracy"]
+    words = (
+        f"student accuracy {accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}], n = {accuracy.n}"
+    )
+    return Tally(len(rows), store.add(t.measure, _facts(name, rows)), words)
+
+
+class _Names(NamedTuple):
+    """Recipes of what is measured."""
+
+    student: str
+    route: str
+    annotations: str
+    decisions: str
+
+
+class _Leant(NamedTuple):
+    """Machine answers to lean on.
+
+    Attributes:
+        student: recipe of its predictions.
+        fold: of those out of sample, "" where there are none.
+        annotations: of the annotator's answers, "" where audit items and others were not answered alike.
+        learnt: what the student learnt from, None where nothing of the corpus is out of sample.
+    """
+
+    student: str
+    fold: str
+    annotations: str
+    learnt: Mapping[int, Labels] | None
+
+
+def _facts(name: str, rows: powered.Found) -> list[dict[str, object]]:
+    return [
         {
             "recipe": name,
             "name": n,
@@ -117,13 +179,65 @@ def run(
             "n": e.n,
             "measured_on": on,
         }
-        for n, e in rows.items()
+        for n, (e, on) in rows.items()
     ]
-    accuracy = rows["student.accuracy"]
-    words = (
-        f"student accuracy {accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}], n = {accuracy.n}"
-    )
-    return Tally(len(facts), store.add(t.measure, facts), words)
+
+
+def _plain(
+    store: Store, ctx: Context, schema: LabelSchema, known: dict[int, Labels], names: _Names
+) -> dict[str, Estimate]:
+    """Measures that need people's answers alone."""
+    items = sorted(known)
+    gold = [known[s] for s in items]
+    rng = ctx.rng("evaluate")
+    probs = np.asarray(store.load(names.student)[items], np.float64)
+    found = _rows("student", measures_of(probs, *_answers(probs, schema), gold, schema, rng))
+    found |= _routed(store, names.route, items, gold)
+    found |= _annotated(store, names.annotations, known, schema, rng)
+    return found | _calibrated(store, names.annotations, names.decisions, known)
+
+
+def _powered(
+    store: Store, ctx: Context, schema: LabelSchema, known: dict[int, Labels], leant: _Leant
+) -> powered.Found:
+    """Measures that machine answers make narrower, where these are what people's could be held against."""
+    items, corpus, audit = sorted(known), store.active(), store.audit()
+    gold = label_table([known[s] for s in items], schema).astype(np.float64)
+    rng, n = ctx.rng("powered"), len(items)
+    rest = None
+    if leant.learnt is not None:
+        rest = powered.rest_of(corpus, audit, leant.learnt, n=n, crossfit=bool(leant.fold), rng=rng)
+    own = None
+    if rest is not None and len(rest):
+        table = store.load(leant.fold or leant.student)
+        word, beside = (np.clip(np.asarray(table[rows], np.float64), 0, 1) for rows in (items, rest))
+        own = powered.Guess(word, beside, "the student's word")
+    every = _asked_about_all(store, schema, leant.annotations, corpus) if leant.annotations else None
+    given = None
+    if every is not None:
+        apart = powered.rest_of(corpus, audit, (), n=n, crossfit=True, rng=rng)
+        assert apart is not None
+        given = powered.Guess(every[items], every[apart], "the annotator's word")
+    found = powered.prevalence(gold, given or own, schema)
+    if own is not None and n > 1:
+        judge = own
+        if every is not None:
+            judge = powered.Guess(every[items], every[rest], "the annotator's word")
+        found |= _rows("student", powered.quality(gold, own, judge, schema))
+    return found
+
+
+def _asked_about_all(
+    store: Store, schema: LabelSchema, annotations: str, corpus: list[int]
+) -> NDArray[np.float64] | None:
+    """(items, C) the annotator's labels, zeros where it gave none; None unless it was asked about all."""
+    asked = store.annotations(annotations)
+    if not all(s in asked for s in corpus):
+        return None
+    out = np.zeros((store.n_items(), len(schema.labels)))
+    labels = [asked[s].labels if asked[s].status == "ok" else () for s in corpus]
+    out[corpus] = label_table(labels, schema)
+    return out
 
 
 def _answers(probs: NDArray[np.float64], schema: LabelSchema) -> tuple[list[Labels], NDArray[np.float64]]:
@@ -131,7 +245,7 @@ def _answers(probs: NDArray[np.float64], schema: LabelSchema) -> tuple[list[Labe
     return [labels for labels, _ in pairs], np.array([confidence for _, confidence in pairs])
 
 
-def _rows(who: str, measures: dict[str, Estimate]) -> dict[str, Estimate]:
+def _rows(who: str, measures: Mapping[str, T]) -> dict[str, T]:
     return {f"{who}.{name}": estimate for name, estimate in measures.items()}
 
 

@@ -12,6 +12,7 @@ from llmal.records import Labels, LabelSchema
 from llmal.stats import agreement
 from llmal.stats.calibration import calibration_gap
 from llmal.stats.intervals import Estimate, bootstrap, wilson
+from llmal.stats.powered_quality import per_class
 
 RESAMPLES = 1000
 
@@ -29,8 +30,8 @@ def measures_of(
 ) -> dict[str, Estimate]:
     """Every measure that can be computed, with its interval.
 
-    Shares get Wilson intervals; macro-F1 and kappa a bootstrap over items (BCa, widened for small n);
-    calibration error an exact, conservative one.
+    Shares get Wilson intervals; macro-F1 and kappa a bootstrap over items (BCa, widened for small n); F1 of a
+    class that of a ratio with two cases added; calibration error an exact, conservative one.
 
     Args:
         probs: (n, C) distribution, or None; kept for measures that need more than the answer.
@@ -55,7 +56,19 @@ def measures_of(
         for name, whole in (("precision", given[:, c]), ("recall", truth[:, c])):
             if whole.any():
                 out[f"{name}[{label}]"] = wilson(hits, int(whole.sum()))
+        f1 = _f1(given[:, [c]], truth[:, [c]])
+        if f1 is not None:
+            out[f"f1[{label}]"] = f1
     return out
+
+
+def _f1(given: Table, truth: Table) -> Estimate | None:
+    """F1 of one class from people's answers alone, (n, 1) each; None where the sample does not hold it."""
+    if len(truth) < 2:
+        return None
+    none = np.zeros((0, 1))
+    found = per_class(truth, given, np.zeros(truth.shape), none, none, 1)[0].f1
+    return None if found is None else Estimate(*found[:4])
 
 
 def _single(function: Callable[..., float]) -> Callable[[Table, Table], float]:

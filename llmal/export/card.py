@@ -83,14 +83,22 @@ def _body(parcel: Parcel) -> list[str]:
     lines += ["## Labels", ""]
     lines += [f"- `{_line(label.name)}`" + (f": {_line(label.description)}" if label.description else "")
               for label in parcel.schema.labels]  # fmt: skip
-    return [*lines, "", *_measured(facts.get("measures", {})), "", *_limits(parcel), ""]
+    return [
+        *lines,
+        "",
+        *_measured(facts.get("measures", {})),
+        "",
+        *_certified(facts.get("certificate")),
+        *_limits(parcel),
+        "",
+    ]
 
 
 def _measured(measures: dict[str, Any]) -> list[str]:
     if not measures:
         return ["## Measured", "", "Nothing: no answers of people were known when this was exported."]
     rows = [f"| {_line(n)} | {m['value']:.3f} | {m['low']:.3f} to {m['high']:.3f} | {m['n']} |"
-            for n, m in measures.items() if m["value"] is not None]  # fmt: skip
+            for n, m in measures.items() if None not in (m["value"], m["low"], m["high"])]  # fmt: skip
     told = "On a random sample of the corpus reserved for measuring, against people's answers."
     return [
         "## Measured",
@@ -101,6 +109,11 @@ def _measured(measures: dict[str, Any]) -> list[str]:
         "",
         told,
     ]
+
+
+def _certified(certificate: dict[str, Any] | None) -> list[str]:
+    """What was promised, in words; nothing where nothing was."""
+    return ["## Certificate", "", _line(certificate["words"]), ""] if certificate else []
 
 
 def _limits(parcel: Parcel) -> list[str]:

@@ -126,9 +126,10 @@ def _checked(store: Store, given: dict[int, Annotation], schema: LabelSchema) ->
     answers, gold, active = store.answers(schema.names), store.gold(), set(store.active())
     drawn = set(store.audit())
     truth = {s: labels for s, labels in gold.items() if s in drawn} | answers
+    unseen = store.reserved() - drawn  # answers to chosen test items measure alone
     return tuple(
         Checked(given[s], set(given[s].labels) == set(truth[s]), s in drawn)
-        for s in sorted(truth)
+        for s in sorted(truth.keys() - unseen)
         if s in active and s in given and given[s].status == "ok"
     )
 
@@ -136,7 +137,7 @@ def _checked(store: Store, given: dict[int, Annotation], schema: LabelSchema) ->
 def _peers(store: Store, given: dict[int, Annotation], vectors: str) -> Peers:
     said = tuple(given[s] for s in sorted(given) if given[s].status == "ok")
     items = [a.item for a in said]
-    reserved = frozenset(store.audit()).intersection(items)
+    reserved = frozenset(store.reserved()).intersection(items)
     name = recipe("peers", vectors, [[a.item, a.labels, a.item in reserved] for a in said])
 
     def keep(what: str, make: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:

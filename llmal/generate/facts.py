@@ -116,7 +116,7 @@ def _order(seed: int, key: str) -> str:
 
 def measuring(store: Store, vectors: str, known: Known) -> Measuring:
     """The audit sample and the items that measure, as written texts are held against them."""
-    seqs = sorted({*store.audit(), *known.measures})
+    seqs = sorted({*store.reserved(), *known.measures})
     rows = np.asarray(store.load(vectors)[seqs])
     return Measuring(rows, [pieces_of(item.text) for item in store.items(seqs)])
 

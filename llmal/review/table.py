@@ -17,8 +17,11 @@ from llmal.store import schema as t
 from llmal.store.store import Store
 from llmal.text import repaired
 
-COLUMNS = ("item", "text", "answer", "person", "note", "why", "guess", "confidence")
-"""`answer`, `person` and `note` are for people to fill in; `item` is the key and must stay."""
+COLUMNS = ("item", "text", "answer", "person", "note", "why", "guess", "confidence", "candidates")
+"""`answer`, `person` and `note` are for people to fill in; `item` is the key and must stay.
+
+`candidates` is what a person chose from first: it is kept beside the answer, and any label may be the answer.
+"""
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """First characters with which a spreadsheet takes a cell for a formula, full-width ones included."""
@@ -78,6 +81,7 @@ def _rows(store: Store, queue: list[Waiting]) -> Iterator[dict[str, Any]]:
             "why": "; ".join((w.why, *item.flags)),
             "guess": list(w.guess) or None,
             "confidence": None if w.confidence is None else round(w.confidence, 4),
+            "candidates": list(w.candidates) or None,
         }
 
 
@@ -127,7 +131,7 @@ def take_back(store: Store, path: Path, schema: LabelSchema, *, person: str = "s
         answers.append(
             {"item": seq, "person": repaired(str(row.get("person") or person))[0],
              "labels": json.dumps(labels), "note": repaired(str(row.get("note") or ""))[0], "source": digest,
-             "line": line, "at": time.time(), "seconds": None}
+             "line": line, "at": time.time(), "seconds": None, "shown": _shown(row.get("candidates"), schema)}
         )  # fmt: skip
     new = _add(store, answers)
     return Taken(new, len(answers) - new, n_open, aside)
@@ -152,6 +156,14 @@ def _labels(value: Any, schema: LabelSchema) -> Labels | None:
     if any(name not in schema.columns() for name in names) or (schema.kind == "single" and len(names) != 1):
         return None
     return tuple(name for name in schema.names if name in names)
+
+
+def _shown(value: Any, schema: LabelSchema) -> str | None:
+    """The candidates of a row as JSON, in its order; None where the full list was shown, or none can tell."""
+    names = value.split("|") if isinstance(value, str) else value if isinstance(value, list) else []
+    columns = schema.columns()
+    known = [name if name in columns else _ran(name) for name in map(str, names)]
+    return json.dumps(known) if known and set(known) <= set(columns) else None
 
 
 def _ran(name: str) -> str:

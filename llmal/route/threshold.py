@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from llmal.records import Route
-from llmal.route.stage import Case, Router
+from llmal.route.stage import Case, Promise, Router
 
 
 class Threshold(Router):
@@ -16,7 +16,7 @@ class Threshold(Router):
 
     at_least: float = Field(0.9, ge=0, le=1, description="lowest student probability that needs no person")
 
-    def route(self, cases: list[Case]) -> list[Route]:
+    def route(self, cases: list[Case], promise: Promise | None = None) -> list[Route]:
         """One route for each case, in order."""
         return [self._route(case) for case in cases]
 

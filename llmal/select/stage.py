@@ -168,11 +168,12 @@ def run(
     if missing <= 0:
         return Tally(size, 0, ends=enough(store, selector, round_no))
     asked = {*store.picks(), *store.answers()}
-    taken = np.array(sorted(asked | {*store.audit()}), dtype=np.int64)
+    reserved = store.reserved()
+    taken = np.array(sorted(asked | reserved), dtype=np.int64)
     unlabelled = np.setdiff1d(np.array(store.active(), dtype=np.int64), taken)
     if not len(unlabelled):
         return Tally(size, 0, ends=NONE_LEFT)
-    labelled = np.array(sorted(asked - {*store.audit()}), dtype=np.int64)
+    labelled = np.array(sorted(asked - reserved), dtype=np.int64)
     targets = label_table([labels.get(int(s), ()) for s in labelled], schema)
     every = store.load(vectors)
     pool = Pool(

@@ -39,6 +39,9 @@ _LOOKS = 4
 _HOPE = 0.05
 """Least probability that accuracy is above the target for which a number of labels is given."""
 
+_DEAR = 50
+"""No test needs more than so many times the items that the exact one does."""
+
 _SHUFFLE = 0
 """Seed of the order in which a betting test meets the items. A random sample in the order of its draw stays
 one; items that somebody sorted by score no longer come most confident first."""
@@ -224,6 +227,25 @@ def take(scores: ArrayLike, right: ArrayLike, target: float, delta: float, on: O
     falling = np.argsort(-given, kind="stable")
     drawn = np.random.default_rng(_SHUFFLE).permutation(np.argsort(falling))
     return Sample(given[falling], truth[falling], drawn, target, delta, on)
+
+
+def fewest(target: float, delta: float, test: Test = "binomial") -> int:
+    """Items of which none is wrong that the test needs to pass; fewer cannot, so that testing them is vain.
+
+    Args:
+        target: in (0, 1), the share of right items to certify.
+        delta: in (0, 0.5), of one test.
+        test: see `Test`.
+
+    Returns:
+        Count of at least 1.
+
+    Example:
+        >>> fewest(0.95, 0.05), fewest(0.95, 0.05, "betting")
+        (59, 104)
+    """
+    exact = math.ceil(math.log(delta) / math.log(target) - 1e-9)
+    return exact if test == "binomial" else _needed(0, _DEAR * exact, target, delta, test)
 
 
 @lru_cache(maxsize=256)  # the same for every certificate of one size and question

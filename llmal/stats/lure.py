@@ -135,7 +135,9 @@ def lure_weights(chances: ArrayLike, n_pool: int) -> Floats:
     return np.asarray(1 + (n_pool - m) / (remain - 1) * (1 / (remain * q) - 1), np.float64)
 
 
-def lure(losses: ArrayLike, chances: ArrayLike, n_pool: int, *, level: float = 0.95) -> Estimate:
+def lure(
+    losses: ArrayLike, chances: ArrayLike, n_pool: int, *, level: float = 0.95, beyond: bool = False
+) -> Estimate:
     """Mean loss of the whole pool from actively drawn items, with an interval.
 
     Each draw gives an unbiased estimate whatever was drawn before, so the weighted sum is a martingale and
@@ -151,10 +153,12 @@ def lure(losses: ArrayLike, chances: ArrayLike, n_pool: int, *, level: float = 0
         chances: (M,) as `draw` gives them.
         n_pool: N >= M, items in the pool at the first draw; their mean loss is what is estimated.
         level: in (0, 1); share of intervals that hold the true value.
+        beyond: whether the interval is for items like the pool's, which is then a random sample of them: as
+            wide as if the variance of N random items came on top.
 
     Returns:
         The unbiased estimate, which can leave [0, 1] slightly; low and high in [0, 1]; n is M. With M = N
-        it is the plain mean, and the interval has no width.
+        it is the plain mean, and the interval has no width, or with `beyond` that of N random items.
 
     Raises:
         ValueError: as `lure_weights`, fewer than two draws, or a loss outside [0, 1].
@@ -175,10 +179,14 @@ def lure(losses: ArrayLike, chances: ArrayLike, n_pool: int, *, level: float = 0
         raise ValueError("Losses must lie in [0, 1].")
     value = float((weights * loss).mean())
     if m == n_pool:
-        return Estimate(value, value, value, m)
+        ends = _wilson(value, float(m), m, level) if beyond else (value, value)
+        return Estimate(value, *ends, m)
     centre = (m * value + PSEUDO) / (m + 2 * PSEUDO)
     spread = _variance(loss, chances, n_pool, centre)
-    low, high = _wilson(min(max(value, 0.0), 1.0), max(centre * (1 - centre) / spread, 1.0), m, level)
+    worth = max(centre * (1 - centre) / spread, 1.0)
+    if beyond:
+        worth = 1 / (1 / worth + 1 / n_pool)
+    low, high = _wilson(min(max(value, 0.0), 1.0), worth, m, level)
     return Estimate(value, low, high, m)
 
 

@@ -19,6 +19,9 @@ JUMP = 0.01
 GRID = 64
 """Accuracies below the target that the betting test holds against it."""
 
+_BETS = np.array([-1.0, 0.0, 1.0])
+"""On ranks that are low, on nothing, on high ones; and so for their distance from the middle."""
+
 _FINER = 10
 """Permutations for each that the level needs: with one each, a single unlucky draw would hide a shift."""
 
@@ -163,19 +166,42 @@ def stream_alarm(
         raise ValueError(f"reference and stream must be finite (n,), got {old.shape} and {new.shape}.")
     limit = _limit(alpha)
     seen = sorted(old.tolist())
-    bets = np.array([-1.0, 0.0, 1.0])
-    capital = np.full((2, len(bets)), 1 / (2 * len(bets)))
+    capital = stakes()
     path = []
     for value, chance in zip(new.tolist(), rng.random(len(new)).tolist(), strict=True):
         below, upto = bisect.bisect_left(seen, value), bisect.bisect_right(seen, value)
         rank = (below + chance * (upto - below + 1)) / (len(seen) + 1)
         seen.insert(upto, value)
-        capital = (1 - JUMP) * capital + JUMP * capital.mean(axis=1, keepdims=True)
-        capital *= 1 + bets * np.array([[rank - 0.5], [2 * abs(rank - 0.5) - 0.5]])
+        capital = staked(capital, rank)
         path.append(float(capital.sum()))
         if path[-1] >= limit:
             break
     return _first(np.array(path), limit)
+
+
+def stakes(*shape: int) -> Floats:
+    """A capital of 1 laid out on the bets of `staked`: (*shape, 2, 3) float64."""
+    return np.full((*shape, 2, len(_BETS)), 1 / (2 * len(_BETS)))
+
+
+def staked(capital: Floats, rank: ArrayLike) -> Floats:
+    """The capital after one more rank, as in `stream_alarm`; its evidence is the sum of the last two axes.
+
+    Args:
+        capital: (..., 2, 3), from `stakes` or an earlier call: bets on the rank and on its distance from the
+            middle.
+        rank: (...), in [0, 1], uniform while nothing changes.
+
+    Returns:
+        (..., 2, 3) float64.
+
+    Example:
+        >>> round(float(staked(stakes(), 1.0).sum()), 3)
+        1.0
+    """
+    low = np.asarray(rank, np.float64) - 0.5
+    held = (1 - JUMP) * capital + JUMP * capital.mean(axis=-1, keepdims=True)
+    return np.asarray(held * (1 + _BETS * np.stack([low, 2 * np.abs(low) - 0.5], axis=-1)[..., None]))
 
 
 def accuracy_alarm(right: ArrayLike, *, target: float, alpha: float = 0.05) -> Alarm:

@@ -116,6 +116,12 @@ def m006_promises(db: Connection) -> None:
         "CREATE TABLE certificate (recipe TEXT PRIMARY KEY, issue BIGINT NOT NULL, facts TEXT NOT NULL, "
         "words TEXT NOT NULL, at FLOAT NOT NULL)",
         "CREATE TABLE withdrawal (certificate TEXT PRIMARY KEY, reason TEXT NOT NULL, at FLOAT NOT NULL)",
+        "CREATE TABLE look (number INTEGER PRIMARY KEY, certificate TEXT NOT NULL, upto BIGINT NOT NULL, "
+        "facts TEXT NOT NULL, at FLOAT NOT NULL)",
+        "CREATE TABLE shortlist (recipe TEXT PRIMARY KEY, route TEXT NOT NULL, asked TEXT NOT NULL, "
+        "used BIGINT NOT NULL, words TEXT NOT NULL, at FLOAT NOT NULL)",
+        "CREATE INDEX shortlist_route ON shortlist (route)",
+        "ALTER TABLE answer ADD COLUMN shown TEXT",
         "CREATE TABLE candidates (item BIGINT NOT NULL, recipe TEXT NOT NULL, labels TEXT NOT NULL, "
         "PRIMARY KEY (item, recipe))",
         "CREATE TABLE tested (item INTEGER PRIMARY KEY, at FLOAT NOT NULL)",

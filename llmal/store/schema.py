@@ -63,6 +63,7 @@ answer = _table(
     line=int,
     at=float,
     seconds=float,
+    shown=str,
 )
 student = _table(
     "student", "recipe", recipe=str, round=int, role=str, folder=str, n_items=int, note=str, at=float
@@ -76,7 +77,10 @@ measure = _table(
 # A promise about people's answers: the how-manieth on this audit sample, its facts as JSON, and in words.
 certificate = _table("certificate", "recipe", recipe=str, issue=int, facts=str, words=str, at=float)
 withdrawal = _table("withdrawal", "certificate", certificate=str, reason=str, at=float)
-# The labels a person is shown first, where routing made a short list.
+# Comparisons of texts that came too late for the audit sample, up to which item, with the others.
+look = _table("look", "number", number=int, certificate=str, upto=int, facts=str, at=float)
+# Whether people choose from short lists, and what that saves or why there are none; the labels of each list.
+shortlist = _table("shortlist", "recipe", recipe=str, route=str, asked=str, used=int, words=str, at=float)
 candidates = _table("candidates", "item recipe", item=int, recipe=str, labels=str)
 # The pool that test items are drawn from, never learnt from, and the draws: the chance each item had then.
 tested = _table("tested", "item", item=int, at=float)

@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,14 @@ class Store:
     def close(self) -> None:
         """Release files and lock."""
         self.engine.dispose()
+        if self._lock is not None:
+            self._lock.release()
+
+    def share(self) -> None:
+        """Go on writing without the lock, so that people's answers can be taken meanwhile.
+
+        SQLite orders the writes; whoever calls this sees to it that nobody else makes paid calls here.
+        """
         if self._lock is not None:
             self._lock.release()
 
@@ -186,7 +195,7 @@ class Store:
         found: dict[int, Labels] = {}
         torn: set[int] = set()
         for seq, gold in self.read(sa.select(t.row.c.item, t.row.c.gold).where(*where)):
-            labels = tuple(json.loads(gold))
+            labels = _labels(gold)
             if found.setdefault(seq, labels) != labels:
                 torn.add(seq)
         return {seq: labels for seq, labels in found.items() if seq not in torn}
@@ -226,9 +235,23 @@ class Store:
 
     # --- facts of the stages --------------------------------------------------------------------------------
 
-    def audit(self) -> list[int]:
-        """Items reserved for people, ascending."""
-        return [s for (s,) in self.read(sa.select(t.audit.c.item).order_by(t.audit.c.item))]
+    def audit(self, since: float = 0.0) -> list[int]:
+        """Items reserved for people, ascending: all, or those reserved at this time or later."""
+        c = t.audit.c
+        return [s for (s,) in self.read(sa.select(c.item).where(c.at >= since).order_by(c.item))]
+
+    def tested(self) -> list[int]:
+        """The pool that test items are drawn from, ascending; the audit sample is part of it."""
+        return [s for (s,) in self.read(sa.select(t.tested.c.item).order_by(t.tested.c.item))]
+
+    def reserved(self) -> set[int]:
+        """Items that measure, audit sample and test pool: nothing learns from them, or is shown them."""
+        return {*self.audit(), *self.tested()}
+
+    def draws(self) -> Sequence[Any]:
+        """(turn, item, chance, pool, by) of every test item that was drawn from the pool, in order."""
+        c = t.draw.c
+        return self.read(sa.select(c.turn, c.item, c.chance, c.pool, c.by).order_by(c.turn))
 
     def picks(self, round_no: int | None = None) -> list[int]:
         """Items picked so far, or in one round, in the order of picking."""
@@ -248,7 +271,7 @@ class Store:
         columns = (c.item, c.status, c.labels, c.probs, c.confidence, c.kind, c.detail, c.request)
         return {
             r[0]: Annotation(
-                r[0], r[1], tuple(json.loads(r[2])), None if r[3] is None else tuple(json.loads(r[3])), *r[4:]
+                r[0], r[1], _labels(r[2]), None if r[3] is None else tuple(json.loads(r[3])), *r[4:]
             )
             for r in self.read(sa.select(*columns).where(c.recipe == recipe))
         }
@@ -267,7 +290,7 @@ class Store:
         """
         c = t.answer.c
         found = self.read(sa.select(c.item, c.labels).order_by(c.n))
-        newest = {s: tuple(json.loads(labels)) for s, labels in found}
+        newest = {s: _labels(labels) for s, labels in found}
         return {s: labels for s, labels in newest.items() if names is None or set(labels) <= set(names)}
 
     def routes(self, recipe: str) -> dict[int, Route]:
@@ -275,12 +298,46 @@ class Store:
         c = t.route.c
         columns = (c.item, c.who, c.labels, c.confidence, c.reason)
         found = self.read(sa.select(*columns).where(c.recipe == recipe))
-        return {r[0]: Route(r[0], r[1], tuple(json.loads(r[2])), *r[3:]) for r in found}
+        return {r[0]: Route(r[0], r[1], _labels(r[2]), *r[3:]) for r in found}
+
+    def certificate(self, recipe: str) -> dict[str, Any] | None:
+        """Facts of a certificate, and why it was `withdrawn` where it was."""
+        found = self.fact(t.certificate, recipe)
+        if found is None:
+            return None
+        c = t.withdrawal.c
+        ended = self.read(sa.select(c.reason).where(c.certificate == recipe))
+        facts = dict(json.loads(found.facts))
+        return {**facts, "withdrawn": ended[0].reason if ended else facts.get("withdrawn")}
+
+    def issues(self) -> int:
+        """Tests made on the audit sample for certificates of this run; each spent its share of delta."""
+        return int(self.read(sa.select(sa.func.coalesce(sa.func.max(t.certificate.c.issue), 0)))[0][0])
+
+    def shortlist(self, route: str, asked: str) -> Any | None:
+        """(recipe, used, words) of the newest candidate sets for these routes, as the file asks."""
+        c = t.shortlist.c
+        where = (c.route == route, c.asked == asked)
+        newest = sa.select(c.recipe, c.used, c.words).where(*where).order_by(c.at.desc()).limit(1)
+        found = self.read(newest)
+        return found[0] if found else None
+
+    def candidates(self, recipe: str) -> dict[int, Labels]:
+        """Item -> the labels a person is shown first, likeliest first; empty where none is likely enough."""
+        c = t.candidates.c
+        found = self.read(sa.select(c.item, c.labels).where(c.recipe == recipe))
+        return {s: tuple(json.loads(labels)) for s, labels in found}
 
     def fact(self, table: sa.Table, recipe: str) -> Any | None:
         """The one row of a per-round table under this recipe, or None."""
         found = self.read(sa.select(table).where(table.c.recipe == recipe))
         return found[0] if found else None
+
+
+@lru_cache(maxsize=4096)
+def _labels(text: str) -> Labels:
+    """Labels as they are kept; few are written a hundred thousand times over."""
+    return tuple(json.loads(text))
 
 
 @contextmanager

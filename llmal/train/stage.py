@@ -172,7 +172,7 @@ def training_set(
     texts it knows. `calibrated` says that the filter's scores are probabilities of being right, `by_people`
     that weights of classes are wanted: they read all gold of the corpus.
     """
-    reserved = set(store.audit()) | store.hidden()
+    reserved = store.reserved() | store.hidden()
     given, decided = store.annotations(annotations), store.decisions(decisions)
     answers = store.answers(schema.names)
     found = {s: given[s].labels for s, d in decided.items() if d.verdict == "accept"} | answers

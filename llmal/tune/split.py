@@ -55,7 +55,7 @@ def answered(store: Store, schema: LabelSchema) -> list[Example]:
     Gold of the corpus is for measuring only and is left out too.
     """
     said = store.answers(schema.names)
-    wanted = sorted((set(said) & set(store.active())) - set(store.audit()))
+    wanted = sorted((set(said) & set(store.active())) - store.reserved())
     ids: dict[int, list[str]] = {}
     for row in store.rows():
         if row.item is not None and row.id is not None:

@@ -10,6 +10,7 @@ from llmal.annotate.freeal import FreeAl
 from llmal.annotate.llm import Llm
 from llmal.annotate.panel import Panel
 from llmal.annotate.recorded import Recorded
+from llmal.annotate.uniroute import UniRoute
 from llmal.annotate.zero_shot import ZeroShot
 from llmal.embed.hashing import Hashing
 from llmal.embed.sentence import Sentence
@@ -25,6 +26,11 @@ from llmal.filter.error_rate import ErrorRate
 from llmal.filter.small_loss import SmallLoss
 from llmal.generate.pgkd import Pgkd
 from llmal.plugins import BUILTIN, find
+from llmal.route.cascade import Cascade
+from llmal.route.certified import Certified
+from llmal.route.learn_then_test import LearnThenTest
+from llmal.route.risk_control import RiskControl
+from llmal.route.sgr import Sgr
 from llmal.route.threshold import Threshold
 from llmal.select.activelab import ActiveLab
 from llmal.select.auto import Auto
@@ -179,6 +185,7 @@ EXAMPLES = {
         lambda bench: Panel(of=[ZeroShot(), bench.recorded(), ZeroShot(temperature=0.2)]),
         {},
     ),
+    ("annotate", "uniroute"): (lambda bench: UniRoute(of=[ZeroShot(), bench.recorded()], weight=0.1), {}),
     ("annotate", "freeal"): (lambda bench: FreeAl(of=bench.llm()), {"kinds": ("single",)}),
     ("annotate", "zero-shot"): (lambda _: ZeroShot(), {}),
     ("annotate", "recorded"): (Bench.recorded, {}),
@@ -202,6 +209,11 @@ EXAMPLES = {
     ("train", "curriculum"): (lambda _: Curriculum(steps=2), {}),
     ("train", "plasm"): (lambda _: Plasm(quality=0.8), {}),
     ("route", "threshold"): (lambda _: Threshold(), {}),
+    ("route", "certified"): (lambda _: Certified(), {}),
+    ("route", "sgr"): (lambda _: Sgr(), {}),
+    ("route", "learn-then-test"): (lambda _: LearnThenTest(test="betting"), {}),
+    ("route", "risk-control"): (lambda _: RiskControl(), {}),
+    ("route", "cascade"): (lambda _: Cascade(target=0.8), {}),
     ("export", "transformers"): (lambda _: Transformers(), {}),
     ("export", "onnx"): (lambda _: Onnx(), {}),
 }

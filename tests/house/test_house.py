@@ -21,13 +21,13 @@ FLOORS = (
     ("errors", "records", "yamlfile", "stats", "clean", "text", "batching"),
     ("extras",),
     ("plugins", "context", "answers", "prototypes", "weights", "corpus"),
-    ("store", "prompts", "lm", "prior"),
+    ("store", "prompts", "lm", "prior", "audit"),
     STAGES,
     ("spec", "predictor"),
     ("state", "setup", "bulk", "durations", "planning", "rounds", "generation"),
-    ("labels",),
+    ("labels", "page"),
     ("runner",),
-    ("report", "tune"),
+    ("report", "tune", "serve", "stream"),
     ("cli",),
 )
 FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for name in floor}
@@ -76,6 +76,7 @@ HEAVY = {
     "sentence_transformers",
     "datasets",
     "litellm",
+    "matplotlib",
 }
 
 

@@ -109,6 +109,7 @@ def panel_of(llm):
         (30, llm_with(), {"rounds": {"max": 5, "size": 8}}),  # the pool ends before the rounds do
         (30, llm_with(batch=4), {"audit": {"size": 100, "annotate": True}, "rounds": {"max": 9, "size": 4}}),
         (30, llm_with(), {"audit": {"size": 100}, "rounds": {"max": 3, "size": 15}}),  # half is reserved
+        (40, llm_with(), {"audit": {"size": 6, "pool": 14}, "rounds": {"max": 9, "size": 6}}),
         (40, panel_of, {"rounds": {"max": 2, "size": 10}}),
         (40, panel_of, {"audit": {"size": 6, "annotate": True}}),
     ],
@@ -390,3 +391,18 @@ def test_a_plan_does_not_count_again_what_the_run_holds(tmp_path):
     store.close()
     found = planning.plan(file, tmp_path / "run")
     assert (found["items_to_annotate"], found["items_annotated_already"]) == (3, 5)
+
+
+def test_of_annotators_to_choose_from_the_dearest_is_planned_and_what_all_are_tried_on(world):
+    both = {"use": "uniroute", "validation": 9}
+    world.write(60, annotate=lambda llm: {**both, "of": [llm, {**llm, "asks": 2}]}, audit={"size": 15})
+    plan = world.plan()
+    assert plan["calls"] == 2 * 20 + 9 + 2 * 9 + 1
+    assert "dearest" in plan["note"]
+
+
+def test_items_that_a_cascade_may_ask_about_are_named_and_not_counted(world):
+    world.write(60, audit={"size": 15, "annotate": True}, route="cascade")
+    plan = world.plan()
+    assert plan["calls"] == 20 + 15 + 1
+    assert "cascade asks about at most 25 items more, which are not counted" in plan["note"]

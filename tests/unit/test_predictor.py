@@ -4,6 +4,7 @@ import builtins
 import json
 import os
 import pickle
+import shutil
 import sys
 
 import numpy as np
@@ -293,3 +294,36 @@ def test_sentence_encoder_with_pickled_weights_is_refused(exports, tmp_path, can
     (encoder / "pytorch_model.bin").write_bytes(pickle.dumps(Canary(canary[0])))
     with pytest.raises(ModelError, match="pytorch_model.bin is a pickle"):
         llmal.load(folder).predict(["rose"])
+
+
+CERTIFICATE = {"words": "Nothing is certified.", "bars": []}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"threshold": 0.7}, [True, False, True]),
+        ({"threshold": None}, [None, None, None]),
+        ({"threshold": None, "certificate": CERTIFICATE}, [False, False, False]),
+        ({"threshold": None, "thresholds": {"red": 0.9, "blue": None}, "certificate": CERTIFICATE},
+         [False, False, False]),
+        ({"threshold": None, "thresholds": {"red": 0.75, "blue": 0.1}, "certificate": CERTIFICATE},
+         [True, False, True]),
+    ],
+)  # fmt: skip
+def test_an_answer_is_accepted_by_the_runs_own_threshold_or_by_none(said, expected, exports, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(exports["linear", "single"][0], folder)
+    about = json.loads((folder / "llmal.json").read_text(encoding="utf-8")) | said
+    (folder / "llmal.json").write_text(json.dumps(about), encoding="utf-8")
+    model = llmal.load(folder)
+    assert model.certificate == said.get("certificate")
+    asked = [(("red",), 0.8), (("red",), 0.6), (("blue",), 0.8)]
+    assert [model.accepts(labels, sure) for labels, sure in asked] == expected
+
+
+def test_an_export_of_before_certificates_loads(exports):
+    model = llmal.load(exports["linear", "single"][0])
+    assert "certificate" not in json.loads((model.folder / "llmal.json").read_text(encoding="utf-8"))
+    assert (model.certificate, model.thresholds, model.reference) == (None, None, None)
+    assert model.accepts(("red",), 0.95)

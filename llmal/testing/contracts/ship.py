@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,8 @@ from llmal.embed.hashing import Hashing
 from llmal.embed.stage import Encoder
 from llmal.export.stage import Exporter, Parcel, write
 from llmal.records import Annotation, LabelSchema
-from llmal.route.stage import Case, Router
+from llmal.route.promise import Promise, of_facts
+from llmal.route.stage import Audited, Case, Evidence, Router
 from llmal.testing.contracts.learn import asked, context, examples
 from llmal.testing.contracts.plugin import MULTI, SINGLE, PluginContract, check_no_pickle
 from llmal.train.linear import Linear
@@ -32,34 +34,66 @@ class RouterContract(PluginContract):
         """The router under test."""
         raise NotImplementedError("override plugin() and return an instance of your router")
 
+    def promises(self) -> list[Promise | None]:
+        """None, and what is promised where people find the student right, wrong, or were not asked."""
+        router = self.plugin()
+        samples = (audited(400, "fruit"), audited(400, "city"), ())
+        made = [router.promise(Evidence(SINGLE, sample, len(sample))) for sample in samples]
+        return [None, *made] if router.uses else [None]
+
     def test_one_route_a_case(self) -> None:
         """In order, each with a reason; nothing in, nothing out."""
         given = cases()
-        made = self.plugin().route(given)
-        assert [r.item for r in made] == [c.item for c in given], "not one route a case, in order"
-        assert all(r.reason for r in made), "a route has no reason"
-        assert self.plugin().route([]) == []
+        for promise in self.promises():
+            made = self.plugin().route(given, promise)
+            assert [r.item for r in made] == [c.item for c in given], "not one route a case, in order"
+            assert all(r.reason for r in made), "a route has no reason"
+            assert self.plugin().route([], promise) == []
 
     def test_route_carries_the_answer(self) -> None:
         """An item routed to the student or to the language model carries that answer."""
         given = cases()
-        for case, route in zip(given, self.plugin().route(given), strict=True):
+        made = [self.plugin().route(given, promise) for promise in self.promises()]
+        for case, route in ((c, r) for routes in made for c, r in zip(given, routes, strict=True)):
             assert route.who in WHO, f"{route}: nobody is called {route.who!r}"
             if route.who == "student":
                 assert route.labels == case.labels, f"{route} does not carry the student's answer"
                 assert route.confidence == case.confidence, f"{route} does not carry the student's confidence"
             if route.who == "llm":
-                assert case.annotation is not None, f"{route} has no annotation behind it"
-                assert route.labels == case.annotation.labels, (
-                    f"{route} does not carry the annotation's answer"
-                )
+                said = [a.labels for a in (case.annotation, case.llm) if a is not None]
+                assert said, f"{route} has no annotation behind it"
+                assert route.labels in said, f"{route} does not carry the annotation's answer"
 
     def test_confidence_only_helps(self) -> None:
         """Raising the student's confidence never moves an item from a machine to a person."""
-        for annotated in (False, True):
+        for annotated, promise in product((False, True), self.promises()):
             given = [case for case in cases() if (case.annotation is not None) == annotated]
-            by_machine = [route.who != "person" for route in self.plugin().route(given)]
+            by_machine = [route.who != "person" for route in self.plugin().route(given, promise)]
             assert by_machine == sorted(by_machine), "a surer student was trusted less"
+
+    def test_accepts_nothing_new_without_a_promise_that_holds(self) -> None:
+        """Where a router rests on people's answers and these promise nothing, people answer."""
+        for promise in self.promises():
+            if self.plugin().uses and (promise is None or not promise.holds):
+                who = {route.who for route in self.plugin().route(cases(), promise)}
+                assert who == {"person"}, f"{who} answer, and nothing is promised"
+
+    def test_a_promise_is_kept_as_it_was_made(self) -> None:
+        """Its facts read back are the promise, its words say something, and it was tested if it holds."""
+        for promise in self.promises():
+            if promise is not None:
+                assert of_facts(promise.facts()) == promise, "a promise changed on its way through the store"
+                assert promise.words, "a promise says nothing"
+                assert promise.issue or not promise.holds, "something is promised that was not tested"
+
+
+def audited(n: int, answer: str) -> tuple[Audited, ...]:
+    """Audit items the student calls fruit, surer and surer, and so does the annotator; people's answer."""
+    said = Annotation(0, "ok", ("fruit",), None, 0.9, "logprobs")
+    return tuple(
+        Audited(Case(i, ("fruit",), 0.5 + i / (2 * n), None, llm=said._replace(item=i)), (answer,))
+        for i in range(n)
+    )
 
 
 def cases() -> list[Case]:

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from llmal.audit import known_answers
 from llmal.context import Context
 from llmal.corpus import CorpusSpec, read, text_key
-from llmal.evaluate.stage import known_answers, reserve, run
+from llmal.evaluate.stage import reserve, run
 from llmal.records import Annotation, Decision, Label, LabelSchema
 from llmal.route.stage import route_recipe
 from llmal.route.stage import run as route
@@ -57,7 +58,7 @@ def predict(store, rows):
 
 
 def measure(store, ctx):
-    route(Threshold(), store, ctx, schema=SCHEMA, student="s", annotations="a", decisions="d")
+    route(Threshold(), store, ctx, schema=SCHEMA, predictions="s", annotations="a", decisions="d")
     name = route_recipe(Threshold(), "s", "d", store.answers(SCHEMA.names))
     tally = run(store, ctx, schema=SCHEMA, student="s", route=name, annotations="a")
     found = {m.name: (m.value, m.n) for m in store.read(t.measure.select())}
@@ -154,6 +155,34 @@ def test_machines_are_measured_on_the_audit_sample_whether_people_or_gold_answer
     assert found[0]["student.accuracy"] == (0.75, 4)
     assert found[0]["accepted.coverage"] == (0.75, 4)
     assert found[0]["accepted.accuracy"] == (pytest.approx(2 / 3), 3)
+
+
+def test_an_annotation_of_an_audit_item_is_no_answer_since_a_text_nobody_picked_has_none(tmp_path, ctx):
+    # The student is unsure of all, the annotator right about the audit items it was asked about.
+    for name, gold in (("people", {}), ("gold", dict.fromkeys(range(4), "bug"))):
+        (tmp_path / name).mkdir()
+        opened = open_with(tmp_path / name, gold)
+        opened.add(t.audit, [{"item": i, "at": 0.0} for i in range(4)])
+        predict(opened, [[0.6, 0.4]] * N)
+        annotate(opened, range(6))
+        if not gold:
+            for item in range(4):
+                answer(opened, item, "bug")
+        found = measure(opened, ctx)[1]
+        assert found["accepted.coverage"] == (0.0, 4), name
+        assert "accepted.accuracy" not in found, name
+        opened.close()
+
+
+def test_where_the_annotator_was_asked_about_every_text_its_answers_to_audit_items_count(tmp_path, ctx):
+    opened = open_with(tmp_path, dict.fromkeys(range(4), "bug"))
+    opened.add(t.audit, [{"item": i, "at": 0.0} for i in range(4)])
+    predict(opened, [[0.6, 0.4]] * N)
+    annotate(opened, range(N))
+    found = measure(opened, ctx)[1]
+    assert (found["accepted.coverage"], found["accepted.accuracy"]) == ((1.0, 4), (1.0, 4))
+    assert found["prevalence[bug]"][0] == 1.0
+    opened.close()
 
 
 def test_measures_are_made_once_and_anew_when_an_answer_arrives(store, ctx):

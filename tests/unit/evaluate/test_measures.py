@@ -34,6 +34,8 @@ def test_single_label_measures_are_the_hand_worked_ones():
             "recall[a]": 1,
             "precision[b]": 1,
             "recall[b]": 1 / 2,
+            "f1[a]": 0.8,
+            "f1[b]": 2 / 3,
         }
     )
     assert {name: estimate.n for name, estimate in found.items()} == {
@@ -44,6 +46,8 @@ def test_single_label_measures_are_the_hand_worked_ones():
         "recall[a]": 2,
         "precision[b]": 1,
         "recall[b]": 2,
+        "f1[a]": 4,
+        "f1[b]": 4,
     }
 
 

@@ -70,12 +70,21 @@ def test_items_that_left_the_corpus_wait_no_more(store, tmp_path):
 
 
 def test_the_stage_says_how_many_wait(store, tmp_path):
-    assert run(store, Context(tmp_path, home=tmp_path), names=NAMES, route="r", people=None)[:2] == (6, 0)
+    assert run(store, Context(tmp_path, home=tmp_path), schema=SCHEMA, route="r", people=None)[:2] == (6, 0)
 
 
 def doubt(store, item, at):
     row = {"item": item, "round": 0, "by": "activelab", "reason": f"doubt {item}", "recipe": "r", "at": at}
     store.add(t.doubt, [row])
+
+
+def test_chosen_test_items_wait_with_the_audit_in_the_order_of_their_draws_and_blind(store):
+    store.add(t.tested, [{"item": i, "at": 0.0} for i in (0, 1, 2, 3, 7, 9)])
+    rows = [{"turn": k, "item": i, "chance": 0.1, "pool": 6, "at": 0.0} for k, i in enumerate((2, 7, 3))]
+    store.add(t.draw, [{**row, "by": "uniform" if row["item"] == 2 else "student"} for row in rows])
+    queue = waiting(store, names=NAMES, route="r", people=None)
+    assert [w.item for w in queue] == [1, 2, 7, 3, 5, 4, 6]
+    assert [(w.why, w.guess) for w in queue[:4]] == [("audit", ())] * 4
 
 
 def test_labels_in_doubt_come_after_the_audit_until_a_person_has_answered_since(store):

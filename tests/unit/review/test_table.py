@@ -223,3 +223,69 @@ def test_tables_that_are_none_are_refused_in_one_line(store, tmp_path):
     (tmp_path / "t.xlsx").touch()
     with pytest.raises(CorpusError, match="unknown kind"):
         take_back(store, tmp_path / "t.xlsx", SCHEMA)
+
+
+def sent(tmp_path, name, **options):
+    """A run of three texts, and its table; the first row has a short list."""
+    store = filled(tmp_path, ["second", "third"])
+    some = ("=cmd", "bug")
+    queue = [
+        Waiting(0, "unsure", ("=cmd",), 0.5, some),
+        Waiting(1, "unsure", ("bug",), 0.5),
+        Waiting(2, "audit"),
+    ]
+    hand_out(store, queue, tmp_path / name, **options)
+    return store, tmp_path / name
+
+
+def shown_with(store):
+    return dict(store.read(t.answer.select().with_only_columns(t.answer.c.item, t.answer.c.shown)))
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [("t.jsonl", [["=cmd", "bug"], None, None]), ("t.csv", ["=cmd|bug", "", ""])],
+)
+def test_the_candidates_go_out_likeliest_first_and_the_full_list_is_an_empty_cell(tmp_path, name, cells):
+    store, path = sent(tmp_path, name)
+    assert [row["candidates"] for _, row in records(path)] == cells
+    store.close()
+
+
+def test_a_spreadsheet_runs_no_list_of_candidates(tmp_path):
+    store, path = sent(tmp_path, "t.csv", spreadsheet=True)
+    assert next(row["candidates"] for _, row in records(path)) == "'=cmd|bug"
+    assert take_back(store, answered(tmp_path, path, "none"), SCHEMA).new == 3
+    assert shown_with(store) == {0: '["=cmd", "bug"]', 1: None, 2: None}
+    store.close()
+
+
+def answered(tmp_path, path, label, **more):
+    rows = [{**row, "answer": label, **more} for _, row in records(path)]
+    return table(tmp_path, *rows, name="back.jsonl")
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.csv"])
+def test_an_answer_outside_the_candidates_counts_and_they_are_kept_beside_it(tmp_path, name):
+    store, path = sent(tmp_path, name)
+    taken = take_back(store, answered(tmp_path, path, "none"), SCHEMA)
+    assert (taken.new, taken.aside) == (3, [])
+    assert store.answers() == dict.fromkeys(range(3), ("none",))
+    assert shown_with(store) == {0: '["=cmd", "bug"]', 1: None, 2: None}
+    store.close()
+
+
+def test_a_table_from_before_candidates_still_comes_in(store, tmp_path):
+    rows = [{c: None for c in COLUMNS if c != "candidates"} | {"item": key(store, s)} for s in range(3)]
+    assert take_back(store, table(tmp_path, *({**r, "answer": "bug"} for r in rows)), SCHEMA).new == 3
+    assert set(shown_with(store).values()) == {None}
+
+
+@pytest.mark.parametrize(
+    "value", ["bug|no such label", ["bug", 7], ["bug", ["bug"]], {"bug": 1}, 5, True, "\ud800", [], "|"]
+)
+def test_a_list_of_candidates_that_somebody_broke_is_dropped_and_the_answer_counts(store, tmp_path, value):
+    path = table(tmp_path, {"item": key(store, 0), "answer": "bug", "candidates": value})
+    taken = take_back(store, path, SCHEMA)
+    assert (taken.new, taken.aside) == (1, [])
+    assert shown_with(store) == {0: None}

@@ -82,7 +82,7 @@ def route(store, tmp_path):
         store,
         Context(tmp_path, home=tmp_path),
         schema=SCHEMA,
-        student="s",
+        predictions="s",
         annotations="a",
         decisions="d",
     )

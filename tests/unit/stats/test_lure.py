@@ -227,3 +227,15 @@ def test_items_picked_for_certain_are_refused():
 def test_what_cannot_be_measured_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_an_interval_for_items_like_the_pools_is_wider_and_has_a_width_when_all_were_drawn():
+    chances = 1 / (40 - np.arange(40))
+    loss = np.arange(40) % 4 == 0
+    whole, beyond = (lure(loss, chances, 40, beyond=b) for b in (False, True))
+    assert whole.high == whole.low == whole.value == beyond.value == 0.25
+    assert beyond.low < 0.15 < 0.35 < beyond.high
+    some, like = (lure(loss[:20], chances[:20], 40, beyond=b) for b in (False, True))
+    assert like.low < some.low < some.value == like.value < some.high < like.high
+    far = lure(loss[:20], 1 / (10**6 - np.arange(20)), 10**6, beyond=True)
+    assert far == pytest.approx(lure(loss[:20], 1 / (10**6 - np.arange(20)), 10**6), abs=1e-4)

@@ -73,6 +73,21 @@ def test_a_store_from_before_written_texts_keeps_its_items_and_takes_such_texts(
             db.execute(schema.part.insert().values(item=0, part="validate", at=0.0))
 
 
+def test_a_store_from_before_short_lists_keeps_its_answers_and_takes_what_was_shown(engine):
+    before = migrations.STEPS.index(migrations.m006_promises)
+    with engine.begin() as db:
+        db.exec_driver_sql("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        for step in migrations.STEPS[:before]:
+            step(db)
+        db.exec_driver_sql(f"INSERT INTO meta VALUES ('version', '{before}')")
+        db.exec_driver_sql("INSERT INTO answer VALUES (1, 0, 'p', '[\"a\"]', '', 's', 1, 0.0, NULL)")
+        assert migrations.migrate(db) == before
+        row = {"item": 1, "person": "p", "labels": '["a"]', "note": "", "source": "s", "line": 2, "at": 0.0}
+        db.execute(schema.answer.insert().values(n=2, **row, shown='["a", "b"]'))
+        found = db.exec_driver_sql("SELECT n, labels, shown FROM answer ORDER BY n").fetchall()
+        assert found == [(1, '["a"]', None), (2, '["a"]', '["a", "b"]')]
+
+
 def test_a_newer_store_is_refused_with_both_versions(engine):
     with engine.begin() as db:
         migrations.migrate(db)

@@ -1,0 +1,1 @@
+"""Labels a stream: cheap students answer first, the language model last, and all learn from its answers."""
