@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llmal.corpus import text_key
 from llmal.records import Labels, Route
@@ -64,7 +64,7 @@ class Cascade:
         self.metrics, self.options = metrics, options
         self.withdrawn = terms.ended or queue.withdrawn()
         self._open: dict[str, asyncio.Task[Answer]] = {}
-        self._beside: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[Any]] = set()
         self._watching: asyncio.Task[None] | None = None
 
     @property
@@ -82,19 +82,21 @@ class Cascade:
     async def answers(self, texts: Sequence[str]) -> list[Answer]:
         """Who answers each text, and what. No trouble with a model raises: then the next tier is asked.
 
-        Raises:
-            Busy: more is sent than can be answered.
-
         The student reads one text after another, so that long requests and short ones take turns there; what
         comes after it goes on side by side.
+
+        Raises:
+            Busy: more is sent than can be answered.
         """
         tasks = []
         for text in texts:
             started = time.perf_counter()
             known = self.queue.answered.get(text_key(text)) if self.queue.answered else None
             reading = await self._read(text) if known is None else None
-            tasks.append(self._answer(text, reading, known, started))
-        return list(await asyncio.gather(*tasks)) if len(tasks) > 1 else [await tasks[0]]
+            tasks.append(asyncio.create_task(self._answer(text, reading, known, started)))
+            self._beside.add(tasks[-1])  # goes on where a later text of the request ends it
+            tasks[-1].add_done_callback(self._beside.discard)
+        return list(await asyncio.gather(*tasks))
 
     async def _read(self, text: str) -> Reading | None:
         try:

@@ -1,7 +1,65 @@
 """What a stream costs and keeps: quality against the share of calls, simpler ways, and what changes do.
 
-OMP_NUM_THREADS=1 python tests/benchmarks/cascade.py --seeds 5
-"""
+    OMP_NUM_THREADS=1 python tests/benchmarks/cascade.py --seeds 5
+
+Recorded answers of a model are the last tier. Each seed is another order of the same rows, so the 95 % t
+intervals are over orders. `as the model`: rows that get the model's label. Quality is against people's
+gold over the whole stream, warm-up included, in points more than the model's own. `at random`: any rows
+go to the model, and a student taught with all of them labels the rest at the end. `static`: the same
+students, asked below a probability fixed beforehand. `published`: the paper's networks, costs and steps,
+with our students, replay and floor of chance.
+
+Measured 2026-11-21. 5 seeds; hate18's share 0.4, static and published, and the pool: 3 seeds. Not every
+way of the script was measured on every set. babe and the pool were measured before alarms got their two
+limits.
+
+                                 calls %    as the model %      F1 of hate        macro-F1
+hate18, gpt-3.5-turbo-1106, 10,703 rows; the model's own F1 of hate 52.8, macro-F1 71.3
+llmal, share 0.3              30.1 +-0.1        95.3 +-0.3      -1.4 +-0.4      -0.5 +-0.3
+llmal, share 0.4              40.0 +-0.3        97.1 +-0.5      -0.6 +-1.6      -0.1 +-1.0
+at random, 30 %               30.0 +-0.6        89.7 +-0.4      -5.6 +-1.4      -2.3 +-0.9
+static, 0.7                   30.4 +-1.1        95.4 +-0.3      -1.2 +-2.0      -0.2 +-1.2
+published, mu 0.0003         35.7 +-30.1       93.2 +-14.4     -3.8 +-16.9      -1.3 +-7.7
+published, mu 0.0004         16.9 +-10.7        86.6 +-2.6     -10.0 +-5.5      -4.2 +-2.6
+
+babe, gpt_4 8-shot, 3,019 rows; the model's own accuracy 85.0          accuracy
+llmal, share 0.1              10.0 +-0.4        74.7 +-1.1     -11.9 +-1.1
+llmal, share 0.2              19.9 +-0.5        81.6 +-0.6      -7.2 +-1.2
+llmal, share 0.3              29.6 +-0.3        86.3 +-0.6      -4.6 +-0.6
+llmal, share 0.4              39.6 +-0.5        90.1 +-0.3      -2.8 +-0.7
+llmal, share 0.5              49.3 +-0.1        93.1 +-0.3      -1.6 +-0.3
+at random, 30 %               30.0 +-1.3        84.4 +-0.7      -5.8 +-0.6
+static, 0.8                   78.2 +-0.8        98.9 +-0.1      +0.2 +-0.1
+static, 0.7                   60.5 +-1.2        96.3 +-0.3      -0.1 +-0.2
+static, 0.6                   39.2 +-1.1        90.9 +-0.6      -2.2 +-0.4
+published, mu 0.0002         84.6 +-10.8        96.8 +-3.7      -1.5 +-2.4
+
+babe among 9,000 sentences of its pool, gpt_4 8-shot; accuracy on babe's 3,019 rows
+llmal, share 0.3              30.0 +-0.1        86.1 +-0.5      -2.7 +-1.3
+
+The model's own quality minus a point with 30 % of the calls: reached for macro-F1 of hate18, missed by
+0.4 for its F1 of hate (reached with 40 % in the mean), not reached on babe, where students are wrong too
+often: that takes more than half of the calls; a longer stream brings it from -4.6 to -2.7. A static
+threshold does as well as ours where it happens to fit, but 0.7 is 30 % of the calls on hate18 and 60 % on
+babe. Tried on hate18 without gain: risks weighted by how rare the label at stake is (2 seeds; no better
+at half the weight, 1.5 points worse whole).
+
+A change half way, mu 0.2, 3 seeds: calls and agreement (%) in windows of 250 rows, from 500 before the
+change.
+
+babe, then film reviews under the same two names (calls 50 % before: babe is hard)
+explore 0.02  calls      50.4  54.4  72.7  85.6  79.7  73.5  67.3  62.4
+explore 0.02  as model   94.3  96.0  90.7  95.3  98.1  97.1  97.5  96.4
+explore 0     calls      46.5  43.1  64.0  72.1  68.1  78.7  68.7  65.2
+explore 0     as model   93.7  93.5  87.6  90.8  94.0  97.2  96.4  96.7
+hate18, `hate` from 6 % to 50 % of the answers
+explore 0.02  calls       1.9   3.6  30.3  51.7  59.2  50.5  49.6  42.5
+explore 0.02  as model   93.5  94.9  69.2  87.7  95.1  94.4  94.9  94.5
+explore 0     calls       2.9   2.3  21.2  20.1  16.1  13.3  12.7  11.9
+explore 0     as model   94.3  95.1  62.8  64.1  63.6  66.5  64.8  66.7
+
+Rows from the change to the first alarm, by seed: 304, none, 208 and 316, 60, 124 with chance; without it
+304, none, 720 and 92, none, none. Alarms before the change: 2 in these 6 runs of 2,000 and 2,500 rows."""
 
 from __future__ import annotations
 
@@ -34,7 +92,7 @@ SHARES = (0.3, 0.2, 0.4, 0.1, 0.5)
 STATIC = (0.2, 0.3, 0.4)
 """Risks by the students' own probability from which a static threshold asks."""
 
-PAPER = (2e-4, 4e-4, 6e-4)
+PAPER = (2e-4, 3e-4, 4e-4, 6e-4)
 """Prices mu of the published rule."""
 
 Measure = Callable[[np.ndarray, np.ndarray], float]

@@ -119,6 +119,14 @@ gate: share of trials in which a router below the target is passed (all 200 tria
                       500 answers  1,000  3,000 of the model
 tracer-llm            .120         .170   .200
 llmal                 .105         .075   .020
+where agreement follows confidence, 3,000 (50 trials): broken .040 and .140, coverage .665 and .701
+
+promises, 50 trials        flat        informative  rare       (broken, coverage)
+everything, bargain, n~57  .000 .387   .040 .588    .060 .383
+everything, llmal, same n  .060 .354   .080 .599    .160 .330
+everything, llmal, n=500   .060 .711   .020 .744    .080 .534
+accepted, bargain, n=400   .000 .044   .040 .614    .000 .046
+accepted, llmal, n=400     .020 .042   .060 .595    .100 .034
 
 What it says. bargain keeps its word everywhere but for recall with beta above 0, where the target is missed
 in up to half of the trials (it warns of that, without a figure). tracer-llm breaks its own on the recorded

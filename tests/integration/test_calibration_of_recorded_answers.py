@@ -41,6 +41,7 @@ def test_every_recorded_answer_gives_a_distribution_or_a_reason():
     assert found["spellings_merged"] > 1000, "spellings of one option are counted apart"
 
 
+@pytest.mark.slow
 def test_calibrated_confidence_of_no_recorded_model_is_worse_than_raw_by_more_than_a_hundredth():
     found = figures("mcq", 3)
     assert len(found) >= 25
@@ -55,6 +56,7 @@ def test_two_hundred_answers_calibrate_stated_confidence_to_a_twentieth():
     assert found["calibrated"] <= 0.05 < found["raw"]
 
 
+@pytest.mark.slow
 def test_a_weighted_vote_beats_the_majority_of_recorded_models_and_useless_ones_are_named():
     found = figures("babe", 2, "--prompts", "4-shot", "2-shot")
     for n in (100, 200):

@@ -87,7 +87,7 @@ def test_the_rounds_end_when_more_labels_pay_little_and_the_run_says_why(run):
 
 def test_a_run_that_was_cut_draws_the_same_test_items_and_measures_the_same(run):
     folder, done = run
-    for until in ("embed", "select", "route"):
+    for until in ("select", "route"):
         llmal.run(spec(), folder / "cut", home=folder, until=until)
     assert llmal.run(spec(), folder / "cut", home=folder).measures == done.measures
     drawn = []

@@ -289,8 +289,9 @@ for line in sys.stdin:
 """Children that have done their imports, so that kills fall into work; blocks small enough for many kills."""
 
 
-def test_killed_at_any_moment_the_output_is_the_same_and_no_answer_is_paid_for_twice(tmp_path):
-    rows = corpus(600)
+@pytest.mark.parametrize("most", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_the_output_is_the_same_and_no_answer_is_paid_for_twice(tmp_path, most):
+    rows = corpus(120 + 60 * most)
     source = jsonl(tmp_path / "texts.jsonl", rows)
     with FakeLM(classifier(label_of, confidence=0.9), identify=identify, latency_s=0.01) as server:
         file = pipeline(tmp_path, asked_of(server))
@@ -307,15 +308,15 @@ def test_killed_at_any_moment_the_output_is_the_same_and_no_answer_is_paid_for_t
             nursery.stdin.write(f"{file} {source} {out} {tmp_path / 'run'}\n")
             nursery.stdin.flush()
             pid, before = int(nursery.stdout.readline()), server.n_requests
-            until, more = time.monotonic() + 60, rng.randrange(10, 60)
+            until, more = time.monotonic() + 60, rng.randrange(10, 50)
             while (
-                turn < 5
+                turn < most
                 and time.monotonic() < until
                 and not out.exists()
                 and server.n_requests < before + more
             ):
                 time.sleep(0.002)
-            if turn < 5 and not out.exists():
+            if turn < most and not out.exists():
                 os.kill(pid, signal.SIGKILL)
                 kills += 1
             assert nursery.stdout.readline() == "gone\n"
@@ -325,7 +326,7 @@ def test_killed_at_any_moment_the_output_is_the_same_and_no_answer_is_paid_for_t
         nursery.wait(30)
         nursery.stdout.close()
         again = {name: n for name, n in server.counts.items() if n > 1}
-    assert kills >= 3, "no kill fell into the work: the test proves nothing"
+    assert kills >= most / 2, "no kill fell into the work: the test proves nothing"
     assert out.read_bytes() == wanted
     assert sum(again.values()) - len(again) <= 16 * kills, (
         "more than what was in flight at a kill was paid again"

@@ -284,6 +284,7 @@ def simulated(seed, *, relabel):
         ask(sorted(scored, key=scored.__getitem__)[:15])
 
 
+@pytest.mark.slow
 def test_second_opinions_need_fewer_votes_for_labels_as_good():
     seeds = range(8)
     again = [simulated(seed, relabel=True) for seed in seeds]

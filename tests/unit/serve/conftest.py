@@ -24,6 +24,12 @@ PROMISE = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """However busy the machine is."""
+    monkeypatch.setattr("llmal.serve.student.PATIENCE_S", 60.0)
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     return colours(tmp_path_factory.mktemp("colours") / "model")
