@@ -20,13 +20,9 @@ def known_answers(store: Store, schema: LabelSchema, *, since: float = 0.0) -> d
         schema: the classes; an answer with a label that is gone is left out.
         since: leave out items that were reserved before this time.
     """
-    gold, answers = store.gold(), store.answers(schema.names)
-    active = set(store.active())
-    return {
-        s: answers.get(s, gold.get(s, ()))
-        for s in store.audit(since)
-        if s in active and (s in answers or s in gold)
-    }
+    audit = store.active(store.audit(since))
+    gold, answers = store.gold(audit), store.answers(schema.names, audit)
+    return {s: answers.get(s, gold.get(s, ())) for s in audit if s in answers or s in gold}
 
 
 def shuffled(items: Iterable[int]) -> list[int]:

@@ -141,12 +141,32 @@ def review(
     spreadsheet: Annotated[
         bool, typer.Option("--for-spreadsheet", help="CSV whose cells no spreadsheet runs.")
     ] = False,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="Of another tool's file: label-studio, argilla or prodigy."),
+    ] = None,
+    answered: Annotated[
+        bool, typer.Option("--answered", help="With --format: write what people answered, not what waits.")
+    ] = False,
+    host: Annotated[
+        str, typer.Option("--host", help="Of the page: where it listens, this machine alone unless you say.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the page; 0: any free one.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Hand items out to people as a table, and take their answers back."""
+    """Label what waits on a local page, one key a label; or as a table with --out and --in."""
     from llmal import report
 
-    found = report.review(run, out=out, into=into, person=person, spreadsheet=spreadsheet)
+    if out is None and into is None:
+        from llmal.desk.options import Options
+        from llmal.desk.server import serve as listen
+
+        left = listen(run, Options(host, port, person))
+        _show({"waiting": left}, as_json, lambda: f"{left} items wait for people")
+        return
+    found = report.review(
+        run, out=out, into=into, person=person, spreadsheet=spreadsheet, form=form, answered=answered
+    )
     _show(found, as_json, lambda: report.review_text(found))
 
 

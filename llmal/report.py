@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -24,6 +24,9 @@ from llmal.state import Outcome, outcome, parcel, recipes
 from llmal.store import schema as t
 from llmal.store.ledger import PICO
 from llmal.store.store import Store, open_store
+
+if TYPE_CHECKING:
+    from llmal.review.stage import Waiting
 
 
 @contextmanager
@@ -163,42 +166,93 @@ def explain_text(found: dict[str, Any]) -> str:
 
 
 def review(
-    run: Path, *, out: Path | None, into: Path | None, person: str, spreadsheet: bool
+    run: Path,
+    *,
+    out: Path | None,
+    into: Path | None,
+    person: str,
+    spreadsheet: bool,
+    form: str | None = None,
+    answered: bool = False,
 ) -> dict[str, Any]:
     """Hand out what waits, take answers back, or both (back first).
+
+    Args:
+        run: folder of the run.
+        out: where to write what waits.
+        into: file with answers.
+        person: who answered, where the file does not say.
+        spreadsheet: put ' before cells a spreadsheet would run.
+        form: the tool both files are for; None for a table, and found out for `into`.
+        answered: write what people answered instead of what waits, for another tool.
 
     Raises:
         UserError: neither was asked for.
         ReviewError: a table cannot be read or written.
     """
-    from llmal.review import table
-    from llmal.review.stage import waiting
+    from llmal.review import exchange, table
 
+    if form is not None:
+        exchange.chosen(form)
+    if (form is not None and spreadsheet) or (answered and (form is None or out is None)):
+        raise UserError(
+            "--for-spreadsheet is for tables, --answered for the file of another tool",
+            where="review",
+            hint="Say --out FILE --format TOOL, or leave --answered out",
+        )
     if out is None and into is None:
         raise UserError("say --out FILE to hand items out, or --in FILE to take answers back", where="review")
     found: dict[str, Any] = {}
     with opened(run, write=into is not None) as (pipeline, store, ctx):
         if into is not None:
             with private_files():
-                taken = table.take_back(store, into, pipeline.label_schema(), person=person)
-            found["taken"] = taken._asdict()
-        if out is not None:
-            names = recipes(pipeline, ctx, store)
-            route = names.route
-            if not store.count(t.route, t.route.c.recipe == route):
-                route = _newest_route(store)
-            queue = waiting(
-                store,
-                names=pipeline.label_schema().names,
-                route=route or None,
-                people=pipeline.budget.people,
-                options=pipeline.review,
-            )
+                schema, tool = pipeline.label_schema(), form or exchange.detect(into)
+                found["taken"] = (
+                    exchange.take_back(store, into, schema, tool, person=person)
+                    if tool
+                    else table.take_back(store, into, schema, person=person)
+                )._asdict()
+        if out is not None and form is not None:
+            found |= _for_tool(pipeline, store, ctx, out, form, answered=answered)
+        elif out is not None:
             found |= {
-                "handed_out": table.hand_out(store, queue, out, spreadsheet=spreadsheet),
+                "handed_out": table.hand_out(
+                    store, waiting_now(pipeline, store, ctx), out, spreadsheet=spreadsheet
+                ),
                 "file": str(out),
             }
     return found
+
+
+def _for_tool(
+    pipeline: Pipeline, store: Store, ctx: Context, out: Path, form: str, *, answered: bool
+) -> dict[str, Any]:
+    from llmal.review import exchange
+
+    schema = pipeline.label_schema()
+    works = list(
+        exchange.answered_work(store, schema)
+        if answered
+        else exchange.waiting_work(store, waiting_now(pipeline, store, ctx))
+    )
+    beside = exchange.hand_out(store, works, out, schema, form)
+    return {"handed_out": len(works), "file": str(out), "beside": [str(path) for path in beside]}
+
+
+def waiting_now(pipeline: Pipeline, store: Store, ctx: Context) -> list[Waiting]:
+    """What waits for people in an opened run, in the order they are shown it."""
+    from llmal.review.stage import waiting
+
+    route = recipes(pipeline, ctx, store).route
+    if not store.count(t.route, t.route.c.recipe == route):
+        route = _newest_route(store)
+    return waiting(
+        store,
+        names=pipeline.label_schema().names,
+        route=route or None,
+        people=pipeline.budget.people,
+        options=pipeline.review,
+    )
 
 
 def _newest_route(store: Store) -> str:
@@ -214,8 +268,18 @@ def review_text(found: dict[str, Any]) -> str:
         lines.append(
             f"took {taken['new']} new answers ({taken['known']} known already, {taken['open']} rows open)"
         )
+        if taken.get("skipped") or taken.get("older"):
+            lines.append(
+                f"left out {taken['skipped']} drafts, cancelled or rejected answers, "
+                f"and {taken['older']} that the same person has replaced since"
+            )
         lines += [f"set aside: {reason}" for reason in taken["aside"]]
-    if "handed_out" in found:
+    if "beside" in found:
+        lines.append(
+            f"wrote {found['handed_out']} items to {found['file']}, and what sets the project up to "
+            f"{', '.join(found['beside'])}; then llmal review RUN --in EXPORT"
+        )
+    elif "handed_out" in found:
         lines.append(
             f"wrote {found['handed_out']} items to {found['file']}; "
             "fill in `answer`, then llmal review RUN --in FILE"

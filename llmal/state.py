@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import sqlalchemy as sa
 
 from llmal.context import Context
 from llmal.errors import SpecError, UserError
@@ -182,44 +185,34 @@ def outcome(
     seconds: dict[str, float] | None = None,
     stopped: str = "",
     repeated: list[str] | None = None,
+    names: Recipes | None = None,
 ) -> Outcome:
-    """The state of a run, from its store alone."""
-    from llmal.review.stage import waiting
+    """The state of a run, from its store alone; `names` where the caller has read the recipes just now."""
+    from llmal.review.stage import how_many
 
     schema = pipeline.label_schema()
-    names = recipes(pipeline, ctx, store)
-    rows = store.rows()
+    names = names or recipes(pipeline, ctx, store)
     skipped: dict[str, int] = {}
-    for r in rows:
-        if r.skipped:
-            reason = r.skipped.split(":")[0].split(" row ")[0]
-            skipped[reason] = skipped.get(reason, 0) + 1
-    verdicts = [d.verdict for d in store.decisions(names.decisions).values()]
-    routes = store.routes(names.route)
+    for r in store.set_aside():
+        reason = r.skipped.split(":")[0].split(" row ")[0]
+        skipped[reason] = skipped.get(reason, 0) + 1
+    verdicts = store.tally(t.decision.c.verdict, t.decision.c.recipe == names.decisions)
+    routed = store.tally(t.route.c.who, t.route.c.recipe == names.route)
     answers = store.answers(schema.names)
-    sources = {"human": len(answers), "llm": 0, "student": 0, "none": 0}
-    for s, r in routes.items():
-        if s not in answers:
-            sources["none" if r.who == "person" else r.who] += 1
+    sources = {"human": len(answers)} | _by_machines(store, names.route, routed, answers)
     kept = store.fact(t.student, names.student)
     lists = store.shortlist(names.route, pipeline.review.recipe())
     export = store.folder / "export"
     return Outcome(
         run=store.folder,
-        items=len(store.active()),
-        rows=len(rows),
+        items=store.n_active(),
+        rows=store.count(t.row, t.row.c.corpus == store.newest_corpus()),
         skipped=skipped,
         bill=bill(store),
         local=getattr(pipeline.annotate, "price", None) == "local",
-        labels={"source": sources, "verdict": {v: verdicts.count(v) for v in ("accept", "hold", "drop")}},
-        waiting=len(
-            waiting(
-                store,
-                names=schema.names,
-                route=names.route if routes else None,
-                people=pipeline.budget.people,
-                options=pipeline.review,
-            )
+        labels={"source": sources, "verdict": {v: verdicts.get(v, 0) for v in ("accept", "hold", "drop")}},
+        waiting=how_many(
+            store, names=schema.names, route=names.route if routed else None, people=pipeline.budget.people
         ),
         measures=measures(store, names.measures) | measures(store, lists.recipe if lists else ""),
         export=export if kept is not None and (export / "llmal.json").is_file() else None,
@@ -231,6 +224,18 @@ def outcome(
         candidates=lists.words if lists else "",
         certificate=store.certificate(names.certificate) if names.certificate else None,
     )
+
+
+def _by_machines(
+    store: Store, route: str, routed: Mapping[str, int], answers: Mapping[int, Labels]
+) -> dict[str, int]:
+    """Items that no person answered by who labels them; `none` for those that are left to people."""
+    c = t.route.c
+    counts = Counter({who: routed.get(who, 0) for who in ("llm", "student", "person")})
+    counts.subtract(
+        who for (who,) in store.tuples(sa.select(c.who).where(c.recipe == route), c.item, answers)
+    )
+    return {"llm": counts["llm"], "student": counts["student"], "none": counts["person"]}
 
 
 def measures(store: Store, name: str) -> dict[str, dict[str, Any]]:

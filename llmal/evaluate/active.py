@@ -130,7 +130,9 @@ def next_draws(unsure: ArrayLike, n: int, rng: np.random.Generator) -> Draws:
 
 def tested(store: Store, schema: LabelSchema) -> Tested:
     """The draws that can be measured on: an answer that is missing ends the sequence there."""
-    drawn, known = store.draws(), store.gold() | store.answers(schema.names)
+    drawn = store.draws()
+    items = [d.item for d in drawn]
+    known = store.gold(items) | store.answers(schema.names, items)
     many = 0
     while many < len(drawn) and drawn[many].item in known:
         many += 1

@@ -251,7 +251,7 @@ def _rows(who: str, measures: Mapping[str, T]) -> dict[str, T]:
 
 def _routed(store: Store, route: str, items: list[int], gold: list[Labels]) -> dict[str, Estimate]:
     """Share of audit items a machine would have answered, and how often it would have been right."""
-    routes = store.routes(route) | store.routes(unasked(route))
+    routes = store.routes(route, items) | store.routes(unasked(route), items)
     machine = [
         (routes[s].labels, g)
         for s, g in zip(items, gold, strict=True)
@@ -267,7 +267,7 @@ def _annotated(
     store: Store, annotations: str, known: dict[int, Labels], schema: LabelSchema, rng: np.random.Generator
 ) -> dict[str, Estimate]:
     """The annotator against people, where it was asked about audit items."""
-    given = {s: a for s, a in store.annotations(annotations).items() if s in known and a.status == "ok"}
+    given = {s: a for s, a in store.annotations(annotations, known).items() if a.status == "ok"}
     if not given:
         return {}
     items = sorted(given)
@@ -283,7 +283,7 @@ def _calibrated(
 
     Other filters keep scores that are no probability of being right.
     """
-    given, decided = store.annotations(annotations), store.decisions(decisions)
+    given, decided = store.annotations(annotations, known), store.decisions(decisions)
     items = [s for s in sorted(known) if s in given and given[s].status == "ok" and s in decided]
     scores = [decided[s].score for s in items]
     if (

@@ -32,8 +32,8 @@ def collect(pipeline: Pipeline, store: Store, ctx: Context) -> dict[str, Any]:
 
     Two reports of one state of a run differ in `made` only.
     """
-    done = outcome(pipeline, store, ctx)
     names = recipes(pipeline, ctx, store)
+    done = outcome(pipeline, store, ctx, names=names)
     schema = pipeline.label_schema()
     found: dict[str, Any] = {
         "format": FORMAT,

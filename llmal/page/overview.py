@@ -27,17 +27,17 @@ class Given(NamedTuple):
 
 def counts(pipeline: Pipeline, store: Store, names: Recipes, done: Outcome, given: Given) -> dict[str, Any]:
     """Everything but what is measured: how labels came about, and what went wrong on the way."""
-    statuses = Counter(a.status for a in store.annotations(names.annotations).values())
+    a = t.annotation.c
     found: dict[str, Any] = {
         "classes": classes(pipeline.label_schema(), given),
         "people": people(store, done, given),
         "rounds": rounds(store, names.annotations, names.decisions),
-        "annotations": dict(sorted(statuses.items())),
+        "annotations": store.tally(a.status, a.recipe == names.annotations),
         "not_accepted": not_accepted(store, names.decisions),
         "failures": failures(store),
         "set_aside": [
-            {"id": r.id, "position": r.position, "reason": r.skipped} for r in store.rows() if r.skipped
-        ][:ASIDE],
+            {"id": r.id, "position": r.position, "reason": r.skipped} for r in store.set_aside()[:ASIDE]
+        ],
     }
     return found | {"next": next_steps(done, found, pipeline)}
 
@@ -58,8 +58,8 @@ def classes(schema: LabelSchema, given: Given) -> list[dict[str, Any]]:
 
 def people(store: Store, done: Outcome, given: Given) -> dict[str, Any]:
     """Answers people gave, and where the audit sample's come from."""
-    answers, gold = given.answers, store.gold()
-    audit = set(store.audit()) & set(store.active())
+    answers, audit = given.answers, set(store.active(store.audit()))
+    gold = store.gold(audit)
     return {
         "answers": store.count(t.answer),
         "texts": len(answers),
@@ -72,7 +72,10 @@ def people(store: Store, done: Outcome, given: Given) -> dict[str, Any]:
 
 def rounds(store: Store, annotations: str, decisions: str) -> list[dict[str, Any]]:
     """What each round picked, got answered and accepted."""
-    given, decided = store.annotations(annotations), store.decisions(decisions)
+    a, d = t.annotation.c, t.decision.c
+    given = {s for (s,) in store.tuples(sa.select(a.item).where(a.recipe == annotations))}
+    passed = (d.recipe == decisions, d.verdict == "accept")
+    accepted = {s for (s,) in store.tuples(sa.select(d.item).where(*passed))}
     out = []
     for n, by, count in store.read(
         sa.select(t.pick.c.round, t.pick.c.by, sa.func.count())
@@ -80,14 +83,13 @@ def rounds(store: Store, annotations: str, decisions: str) -> list[dict[str, Any
         .order_by(t.pick.c.round)
     ):
         items = store.picks(n)
-        accepted = sum(s in decided and decided[s].verdict == "accept" for s in items)
         out.append(
             {
                 "round": n + 1,
                 "by": by,
                 "picked": count,
                 "answered": sum(s in given for s in items),
-                "accepted": accepted,
+                "accepted": sum(s in accepted for s in items),
             }
         )
     return out

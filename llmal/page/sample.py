@@ -155,7 +155,7 @@ def slices(store: Store, route: str, sample: Audited, given: Given) -> dict[str,
     A run's label is what it gives, or would give had no person answered; for an item that waits for a person
     the student's guess.
     """
-    unanswered = store.routes(unasked(route))
+    unanswered = store.routes(unasked(route), sample.items)
     every = {s: unanswered.get(s) or given.routes.get(s) for s in sample.items}
     routes = {s: r for s, r in every.items() if r is not None}
     labels = [routes[s].labels if s in routes else sample.said[i] for i, s in enumerate(sample.items)]
@@ -205,8 +205,8 @@ def disagreements(store: Store, annotations: str, sample: Audited, given: Given)
     wrong = np.flatnonzero(~sample.right)
     order = wrong[np.argsort(-sample.confidence[wrong], kind="stable")][:DISAGREE]
     items = [sample.items[i] for i in order]
-    asked, people = store.annotations(annotations), given.answers
-    ids = _ids(store, set(items))
+    asked, people = store.annotations(annotations, items), given.answers
+    ids = store.ids(items)
     shown = [
         {
             "id": ids.get(s, ""),
@@ -221,11 +221,3 @@ def disagreements(store: Store, annotations: str, sample: Audited, given: Given)
         for i, s, item in zip(order, items, store.items(items), strict=True)
     ]
     return {"n": len(wrong), "of": len(sample.items), "shown": shown}
-
-
-def _ids(store: Store, items: set[int]) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for row in store.rows():
-        if row.item in items:
-            found.setdefault(row.item, row.id)
-    return found

@@ -103,7 +103,7 @@ def evidence(store: Store, schema: LabelSchema, route: str) -> dict[int, Labels]
     36 % (trec with 59 % left to people; `tests/benchmarks/review_lists.py`).
     """
     known, columns = known_answers(store, schema, since=counts_since(store)), schema.columns()
-    routes = store.routes(route) | store.routes(unasked(route))
+    routes = store.routes(route, known) | store.routes(unasked(route), known)
     return {
         s: labels
         for s, labels in known.items()

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+import sqlalchemy as sa
+
 from llmal.audit import shuffled
 from llmal.context import Context
 from llmal.records import Labels, LabelSchema, Route, Tally
 from llmal.review.options import ReviewSpec
+from llmal.store import schema as t
 from llmal.store.store import Store
 
 UNLIKE = "no label is likely enough for a short list"
@@ -63,34 +66,63 @@ def waiting(
         people: answers people may give in all, None for no limit.
         options: the `review:` part.
     """
-    answered = set(store.answers(names))
-    active = set(store.active())
-    known = answered | set(store.gold())
-    measure = dict.fromkeys([*shuffled(store.audit()), *(d.item for d in store.draws())])
-    audit = [Waiting(s, "audit") for s in measure if s in active and s not in known]
-    routes = store.routes(route) if route else {}
+    audit = [Waiting(s, "audit") for s in _unmeasured(store, names)]
+    doubted = _doubts(store)
+    routes = store.routes(route, doubted) if route else {}
     again = [
         Waiting(s, why, *((routes[s].labels, routes[s].confidence) if s in routes else ()))
-        for s, why in _doubts(store, active).items()
+        for s, why in doubted.items()
     ]
-    left = None if people is None else max(0, people - len(answered))
     made = store.shortlist(route, options.recipe()) if route else None
     sets = store.candidates(made.recipe) if made is not None and made.used else {}
-    rest = routed(store, routes, names)
-    return [*audit, *again, *(_waits(r, sets, len(names)) for r in rest)][:left]
+    rest = routed(store, route, names)
+    return [*audit, *again, *(_waits(r, sets, len(names)) for r in rest)][: _left(store, names, people)]
 
 
-def routed(store: Store, routes: Mapping[int, Route], names: Collection[str]) -> list[Route]:
+def how_many(store: Store, *, names: Collection[str], route: str | None, people: int | None) -> int:
+    """Length of `waiting`, whose arguments these are, without making the list."""
+    n = len(_unmeasured(store, names)) + len(_doubts(store)) + len(_open(store, route, names))
+    left = _left(store, names, people)
+    return n if left is None else min(n, left)
+
+
+def routed(store: Store, route: str | None, names: Collection[str]) -> list[Route]:
     """Routes of the items that wait because the router leaves them to people, the least sure first."""
-    active = set(store.active())
-    closed = store.reserved() | set(store.answers(names)) | set(_doubts(store, active))
-    left = [r for r in routes.values() if r.who == "person" and r.item in active and r.item not in closed]
+    wanted = _open(store, route, names)
+    left = [r for s, r in store.routes(route, who="person").items() if s in wanted] if route else []
     return sorted(left, key=lambda r: (r.confidence if r.confidence is not None else 0.0, r.item))
 
 
-def _doubts(store: Store, active: set[int]) -> dict[int, str]:
-    reserved = store.reserved()
-    return {s: why for s, why in store.doubts().items() if s in active and s not in reserved}
+def _open(store: Store, route: str | None, names: Collection[str]) -> set[int]:
+    """Items that the router leaves to people, less those that are answered, doubted or measure."""
+    if not route:
+        return set()
+    c = t.route.c
+    found = {s for (s,) in store.tuples(sa.select(c.item).where(c.recipe == route, c.who == "person"))}
+    found -= store.reserved()
+    if found:
+        found -= store.answers(names).keys() | _doubts(store).keys()
+        found.intersection_update(store.active())
+    return found
+
+
+def _unmeasured(store: Store, names: Collection[str]) -> list[int]:
+    """Audit and test items without an answer, in the order in which people are asked."""
+    measure = dict.fromkeys([*shuffled(store.audit()), *(d.item for d in store.draws())])
+    active = set(store.active(measure))
+    known = store.gold(measure).keys() | store.answers(names, measure).keys()
+    return [s for s in measure if s in active and s not in known]
+
+
+def _left(store: Store, names: Collection[str], people: int | None) -> int | None:
+    """Answers that people may still give; None for no limit."""
+    return None if people is None else max(0, people - len(store.answers(names)))
+
+
+def _doubts(store: Store) -> dict[int, str]:
+    doubts, reserved = store.doubts(), store.reserved()
+    active = set(store.active(doubts))
+    return {s: why for s, why in doubts.items() if s in active and s not in reserved}
 
 
 def _waits(r: Route, sets: Mapping[int, Labels], n_labels: int) -> Waiting:
@@ -132,8 +164,7 @@ def run(
 
     new, words = 0, ""
     picked = set(store.picks())
-    left = routed(store, store.routes(route) if route else {}, schema.names)
-    items = [r.item for r in left if r.item not in picked]
+    items = [r.item for r in routed(store, route, schema.names) if r.item not in picked]
     if items and route and student:
         new, words = candidates.run(
             store,
@@ -144,7 +175,7 @@ def run(
             route=route,
             items=items,
         )
-    n = len(waiting(store, names=schema.names, route=route, people=people, options=options))
+    n = how_many(store, names=schema.names, route=route, people=people)
     if not n:
         return Tally(0, new, "nothing waits for people")
     return Tally(n, new, f"{n} items wait for people" + (f"; {words}" if words else ""))

@@ -141,7 +141,9 @@ def _add(store: Store, answers: list[dict[str, Any]]) -> int:
     """Append answers in order. What a person said before, word for word, is no new answer."""
     latest = {
         (a.item, a.person): a.labels
-        for a in store.read(t.answer.select().order_by(t.answer.c.n))  # newest last, so it wins
+        for a in store.read(
+            t.answer.select().where(t.standing()).order_by(t.answer.c.n)
+        )  # newest last, so it wins
     }
     first = 1 + max((a[0] for a in store.read(t.answer.select().with_only_columns(t.answer.c.n))), default=0)
     fresh = [a for a in answers if latest.get((a["item"], a["person"])) != a["labels"]]

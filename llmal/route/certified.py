@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,12 +12,14 @@ from llmal.stats.certify import fixed_sequence
 
 
 class Certified(Certifying):
-    """Thresholds are tested from strict to lax, each at the full share of delta, up to the first that fails.
+    """Thresholds are tested from strict to lax; a few starts share delta, each goes on until a test fails.
 
     See `Certifying` for what is promised. `binomial` is exact and needs the fewest answers; `betting` needs
     two to three times as many. Source: Angelopoulos, Bates, Candes, Jordan & Lei 2021; Bauer 1991;
-    Waudby-Smith & Ramdas 2024.
+    Wiens 2003; Waudby-Smith & Ramdas 2024.
     """
+
+    version: ClassVar[int] = 2  # 1 had a single start, which in a large sample was too thin
 
     test: Literal["binomial", "betting"] = Field("binomial", description="how one threshold is tested")
 

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import sqlalchemy as sa
 
 from llmal.answers import best
 from llmal.audit import counts_since, known_answers
@@ -143,7 +144,8 @@ def run(
     answers = store.answers(schema.names)
     names, promise, certificates = _in_force(router, store, sources, schema)
     active = store.active()
-    have = store.routes(names.route)
+    c = t.route.c
+    have = {s for (s,) in store.tuples(sa.select(c.item).where(c.recipe == names.route))}
     fresh = [s for s in active if s not in have]
     if not fresh and not certificates:
         return Tally(len(active), 0)

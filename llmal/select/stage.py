@@ -220,7 +220,7 @@ def enough(store: Store, selector: Selector, round_no: int) -> str:
 
 
 def _enough_key(store: Store, selector: Selector) -> str:
-    return f"enough {selector.recipe()} {len(store.active())}"
+    return f"enough {selector.recipe()} {store.n_active()}"
 
 
 def top(scores: NDArray[np.float64], rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:

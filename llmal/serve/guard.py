@@ -8,9 +8,9 @@ import json
 import re
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
-from llmal.serve.options import MOST_BYTES, Options
+from llmal.serve.options import MOST_BYTES
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -46,6 +46,18 @@ def body_of(message: str, **more: Any) -> bytes:
     return json.dumps({"error": message, **more}).encode()
 
 
+class Reach(Protocol):
+    """Who can reach a server: `serve.options.Options`, or another server's."""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can."""
+
+    @property
+    def token(self) -> str | None:
+        """What a client has to show."""
+
+
 class Guard:
     """Refuses by Host, token and size, reads the body whole, and puts headers on every answer.
 
@@ -53,9 +65,18 @@ class Guard:
         app: what stands behind.
         options: of the server.
         count: told path and status of every answer.
+
+    Attributes:
+        headers: of every answer.
+        own: paths that may stand in counts and logs as they are.
+        open_paths: those that need no token.
     """
 
-    def __init__(self, app: App, options: Options, count: Callable[[str, int], None]) -> None:
+    headers: ClassVar[list[tuple[bytes, bytes]]] = HEADERS
+    own: ClassVar[frozenset[str]] = OWN
+    open_paths: ClassVar[frozenset[str]] = frozenset({OPEN_PATH})
+
+    def __init__(self, app: App, options: Reach, count: Callable[[str, int], None]) -> None:
         self._app, self._loopback, self._count = app, options.loopback, count
         self._held = 0
         self._token = f"Bearer {options.token}".encode() if options.token is not None else None
@@ -65,8 +86,8 @@ class Guard:
         if scope["type"] != "http":
             await (self._app(scope, receive, send) if scope["type"] == "lifespan" else send(_CLOSE))
             return
-        path, told = scope["path"], _Told(send)
-        refusal = self._refusal(scope)
+        path, told = scope["path"], _Told(send, self.headers)
+        refusal = self.refusal(scope)
         held: list[bytes] = []
         try:
             if refusal is None:
@@ -82,7 +103,7 @@ class Guard:
         except Gone:
             return
         except Exception as error:  # a bug of ours; its message may repeat a text, so only its kind is told
-            sys.stderr.write(f"serve: {path if path in OWN else 'a path'}: {type(error).__name__}\n")
+            sys.stderr.write(f"serve: {path if path in self.own else 'a path'}: {type(error).__name__}\n")
             await told.say(500, "the server failed")
         finally:
             self._held -= sum(map(len, held))
@@ -105,12 +126,13 @@ class Guard:
             if not message.get("more_body"):
                 return None
 
-    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+    def refusal(self, scope: Scope) -> tuple[int, str] | None:
+        """Status and words where a request is refused unread; None where it may be read."""
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
         if self._loopback and (len(hosts) != 1 or not _LOCAL.fullmatch(hosts[0])):
             return 400, "this server is called localhost or 127.0.0.1"
-        if self._token is not None and scope["path"] != OPEN_PATH:
+        if self._token is not None and scope["path"] not in self.open_paths:
             shown = [value for name, value in headers if name == b"authorization"]
             if not hmac.compare_digest(shown[0] if len(shown) == 1 else b"", self._token):
                 return 401, "a token is needed, as the header `Authorization: Bearer TOKEN`"
@@ -127,15 +149,15 @@ class Gone(Exception):
 class _Told:
     """Sends an answer with the guard's headers, and notes its status."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        self._send, self._headers = send, headers
         self.status = 0
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             own = {name for name, _ in message.get("headers", ())}
-            extra = [pair for pair in HEADERS if pair[0] not in own]
+            extra = [pair for pair in self._headers if pair[0] not in own]
             message = {**message, "headers": [*message.get("headers", ()), *extra]}
         await self._send(message)
 

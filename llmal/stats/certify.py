@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
@@ -41,12 +40,19 @@ def fixed_sequence(
     steps: int = STEPS,
     grid: ArrayLike | None = None,
 ) -> Certificate:
-    """Test thresholds from strict to lax, each at the full delta, and stop at the first that fails.
+    """Test thresholds from strict to lax, from a few starts that share delta; each goes on until one fails.
 
     The best of the four by measure, and the default. The order is fixed by the scores before an outcome is
-    seen, which is why no share of delta is paid per threshold. Accuracy among the accepted need not fall
-    with the threshold, so a step that fails is never jumped over. The first step is the strictest that can
-    pass with one wrong item; in a small sample the strictest that can pass at all.
+    seen, which is why no share of delta is paid per threshold. The first start is the strictest threshold
+    that can pass with one wrong item; in a small sample the strictest that can pass at all. In a large one
+    that is a thin slice, whose second wrong item would end it all: there `LATER` starts own a share of delta.
+    A step that passes hands its level to the next, which adds its own share where it is a start; a step that
+    fails has lost it, and the next start begins with its own share alone.
+
+    Why that keeps delta: call a threshold whose accuracy is below the target bad. Up to the first bad one
+    that passes, every bad one failed and left nothing, so each is tested at no more than the shares given
+    out since the bad one before it. Those stretches do not overlap, so all these levels together are at most
+    delta, whatever the shape of accuracy over thresholds.
 
     With probability 1 - delta over the draw of the sample, accuracy at the threshold is at least the target.
     It is the accuracy over the distribution, or the finite corpus, that the sample was drawn from; the
@@ -71,20 +77,28 @@ def fixed_sequence(
     Raises:
         ValueError: lengths differ, no items, scores outside [0, 1], target or delta outside their range.
 
-    Source: Angelopoulos, Bates, Candes, Jordan & Lei 2021 (fixed-sequence testing); Bauer 1991.
+    Source: Angelopoulos, Bates, Candes, Jordan & Lei 2021 (fixed-sequence testing); Bauer 1991; Wiens 2003
+    (the fallback procedure, by which starts share delta).
 
     Example:
         >>> fixed_sequence([0.9] * 100 + [0.6] * 50, [1] * 100 + [1, 0] * 25, target=0.95, delta=0.1)[:4]
         (0.6000000000000001, 0.95, 100, 0.6666666666666666)
     """
     sample = take(scores, right, target, delta, on)
-    ladder = sample.steps(steps, sample.least(delta, test), grid)
-    if test == "betting":  # dear, so no step behind the first that fails is looked at
-        tests = (sample.passes(ladder, i, delta, test) for i in range(len(ladder.thresholds)))
-        passed = sum(takewhile(bool, tests))
-    else:
-        passed = int(np.cumprod(sample.pvalues(ladder, test) <= delta).sum())
-    return sample.certificate(ladder, passed - 1, delta)
+    starts = sample.starts(delta, test)
+    ladder = sample.steps(steps, starts[0][0], grid)
+    # A betting test is dear, so none is done at a step that has no level left.
+    known = None if test == "betting" else sample.pvalues(ladder, test)
+    own = np.zeros(len(ladder.thresholds) + 1)
+    np.add.at(own, np.searchsorted(ladder.accepted, [count for count, _ in starts]), [d for _, d in starts])
+    chosen, level = -1, 0.0
+    for i, share in enumerate(own[:-1]):
+        level += share
+        if level and (known[i] <= level if known is not None else sample.passes(ladder, i, level, test)):
+            chosen = i
+        else:
+            level = 0.0
+    return sample.certificate(ladder, chosen, delta)
 
 
 def sgr(

@@ -131,6 +131,17 @@ def m006_promises(db: Connection) -> None:
         db.execute(text(statement))
 
 
+def m007_remarks(db: Connection) -> None:
+    """What people said of items besides labels: skipped, not sure, an answer taken back."""
+    for statement in (
+        "CREATE TABLE remark (n INTEGER PRIMARY KEY, item BIGINT NOT NULL, person TEXT NOT NULL, "
+        "what TEXT NOT NULL, answer BIGINT, note TEXT NOT NULL, source TEXT NOT NULL, at FLOAT NOT NULL, "
+        "seconds FLOAT, UNIQUE (item, person, source))",
+        "CREATE INDEX remark_answer ON remark (answer) WHERE answer IS NOT NULL",
+    ):
+        db.execute(text(statement))
+
+
 STEPS: tuple[Step, ...] = (
     m001_first_tables,
     m002_doubts,
@@ -138,6 +149,7 @@ STEPS: tuple[Step, ...] = (
     m004_batches,
     m005_synthetic,
     m006_promises,
+    m007_remarks,
 )
 VERSION = len(STEPS)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, ColumnElement, Float, Integer, MetaData, Table, Text, select
 
 metadata = MetaData()
 
@@ -64,6 +64,20 @@ answer = _table(
     at=float,
     seconds=float,
     shown=str,
+)
+# What a person said of an item that is no label: `skip`, `unsure`, or `undo` of an answer by its number.
+remark = _table(
+    "remark",
+    "n",
+    n=int,
+    item=int,
+    person=str,
+    what=str,
+    answer=int,
+    note=str,
+    source=str,
+    at=float,
+    seconds=float,
 )
 student = _table(
     "student", "recipe", recipe=str, round=int, role=str, folder=str, n_items=int, note=str, at=float
@@ -132,3 +146,9 @@ batch = _table("batch", "n", n=int, base_url=str, digest=str, calls=int, at=floa
 batch_call = _table("batch_call", "attempt", attempt=int, batch=int)
 batch_step = _table("batch_step", "batch name", batch=int, name=str, value=str, at=float)
 endpoint = _table("endpoint", "recipe", recipe=str, facts=str, at=float)
+
+
+def standing() -> ColumnElement[bool]:
+    """Answers that nobody took back."""
+    taken_back = select(remark.c.answer).where(remark.c.answer.is_not(None))
+    return answer.c.n.not_in(taken_back)

@@ -81,9 +81,34 @@ class Store:
         with self.engine.connect().execution_options(llmal_reads=True) as db, _told(self.folder):
             return db.execute(statement).all()
 
+    def tuples(
+        self, statement: sa.Select[Any], column: Any = None, items: Collection[int] | None = None
+    ) -> Iterator[Any]:
+        """As `read`, in plain tuples: in long tables a row with names costs more than reading it does.
+
+        Args:
+            statement: the query.
+            column: of the items, where only some are wanted.
+            items: these alone, in any order; None for all.
+        """
+        parts = [statement]
+        if items is not None:
+            parts = [statement.where(column.in_(part)) for part in batched(items, BATCH)]
+        for part in parts:
+            with self.engine.connect().execution_options(llmal_reads=True) as db, _told(self.folder):
+                cursor = db.execute(part).cursor
+                assert cursor is not None  # a query has one
+                found = cursor.fetchall()
+            yield from found
+
     def count(self, table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
         """Rows of a table that meet the conditions."""
         return int(self.read(sa.select(sa.func.count()).select_from(table).where(*where))[0][0])
+
+    def tally(self, column: Any, *where: sa.ColumnElement[bool]) -> dict[Any, int]:
+        """Value of a column -> rows that have it, of those that meet the conditions, in order of value."""
+        query = sa.select(column, sa.func.count()).where(*where).group_by(column).order_by(column)
+        return {value: int(n) for value, n in self.read(query)}
 
     def noted(self, name: str) -> str | None:
         """A value kept by `note`; None when there is none."""
@@ -153,12 +178,18 @@ class Store:
         """Distinct texts ever seen: the height of every full array."""
         return self.count(t.item)
 
-    def active(self) -> list[int]:
-        """The `seq` of every item in the newest snapshot, ascending."""
-        where = (t.row.c.corpus == self.newest_corpus(), t.row.c.item.is_not(None))
-        return [
-            s for (s,) in self.read(sa.select(t.row.c.item).where(*where).distinct().order_by(t.row.c.item))
-        ]
+    def active(self, items: Collection[int] | None = None) -> list[int]:
+        """The `seq` of every item in the newest snapshot, or of those among these, ascending."""
+        c = t.row.c
+        query = sa.select(c.item).where(c.corpus == self.newest_corpus(), c.item.is_not(None))
+        found = [s for (s,) in self.tuples(query.distinct().order_by(c.item), c.item, items)]
+        return found if items is None else sorted(found)
+
+    def n_active(self) -> int:
+        """Items in the newest snapshot."""
+        c = t.row.c
+        query = sa.select(sa.func.count(c.item.distinct())).where(c.corpus == self.newest_corpus())
+        return int(self.read(query)[0][0])
 
     def items(self, seqs: Sequence[int]) -> list[Item]:
         """Items by `seq`, in the order asked for."""
@@ -174,12 +205,25 @@ class Store:
             "'[\"synthetic\"]'"
         )  # word for word as in the index
         found = {s for (s,) in self.read(sa.select(t.item.c.seq).where(t.item.c.flags == written))}
-        return found - set(self.active()) if found else found
+        return found - set(self.active(found)) if found else found
 
     def texts(self, start: int, stop: int) -> list[str]:
         """Texts of items `start` to `stop - 1`."""
         where = (t.item.c.seq >= start, t.item.c.seq < stop)
         return [text for (text,) in self.read(sa.select(t.item.c.text).where(*where).order_by(t.item.c.seq))]
+
+    def set_aside(self) -> Sequence[Any]:
+        """(position, id, skipped) of every row of the newest snapshot that was set aside, in file order."""
+        c = t.row.c
+        query = sa.select(c.position, c.id, c.skipped)
+        return self.read(query.where(c.corpus == self.newest_corpus(), c.skipped != "").order_by(c.position))
+
+    def ids(self, items: Collection[int]) -> dict[int, str]:
+        """Item -> id of the first row of the newest snapshot that it stands for."""
+        c = t.row.c
+        query = sa.select(c.item, c.id).where(c.corpus == self.newest_corpus())
+        # The later row is overwritten by the earlier.
+        return dict(self.tuples(query.order_by(c.position.desc()), c.item, items))
 
     def rows(self) -> Sequence[Any]:
         """(position, id, item, gold, skipped) of every row of the newest snapshot, in file order."""
@@ -189,16 +233,23 @@ class Store:
             sa.select(c.position, c.id, c.item, c.gold, c.skipped).where(where).order_by(c.position)
         )
 
-    def gold(self) -> dict[int, Labels]:
-        """Item -> answer known beforehand, less rows of one text that disagree: they prove nothing."""
-        where = (t.row.c.corpus == self.newest_corpus(), t.row.c.gold.is_not(None), t.row.c.item.is_not(None))
+    def gold(self, items: Collection[int] | None = None) -> dict[int, Labels]:
+        """Item -> answer known beforehand, less rows of one text that disagree: they prove nothing.
+
+        Args:
+            items: these alone; the whole corpus where None.
+        """
+        c = t.row.c
+        query = sa.select(c.item, c.gold).where(
+            c.corpus == self.newest_corpus(), c.gold.is_not(None), c.item.is_not(None)
+        )
         found: dict[int, Labels] = {}
         torn: set[int] = set()
-        for seq, gold in self.read(sa.select(t.row.c.item, t.row.c.gold).where(*where)):
+        for seq, gold in self.tuples(query, c.item, items):
             labels = _labels(gold)
             if found.setdefault(seq, labels) != labels:
                 torn.add(seq)
-        return {seq: labels for seq, labels in found.items() if seq not in torn}
+        return {seq: labels for seq, labels in found.items() if seq not in torn} if torn else found
 
     # --- arrays ---------------------------------------------------------------------------------------------
 
@@ -262,43 +313,58 @@ class Store:
     def doubts(self) -> dict[int, str]:
         """Item -> why a person should look at it again; gone once a person has answered since."""
         c, answer = t.doubt.c, t.answer.c
-        since = sa.exists().where(answer.item == c.item, answer.at > c.at)
+        since = sa.exists().where(answer.item == c.item, answer.at > c.at, t.standing())
         return dict(self.read(sa.select(c.item, c.reason).where(~since).order_by(c.at, c.item)))
 
-    def annotations(self, recipe: str) -> dict[int, Annotation]:
-        """Item -> the annotator's answer under this recipe."""
+    def annotations(self, recipe: str, items: Collection[int] | None = None) -> dict[int, Annotation]:
+        """Item -> the annotator's answer under this recipe; of these items alone where they are given."""
         c = t.annotation.c
         columns = (c.item, c.status, c.labels, c.probs, c.confidence, c.kind, c.detail, c.request)
         return {
             r[0]: Annotation(
                 r[0], r[1], _labels(r[2]), None if r[3] is None else tuple(json.loads(r[3])), *r[4:]
             )
-            for r in self.read(sa.select(*columns).where(c.recipe == recipe))
+            for r in self.tuples(sa.select(*columns).where(c.recipe == recipe), c.item, items)
         }
 
     def decisions(self, recipe: str) -> dict[int, Decision]:
         """Item -> the filter's word under this recipe."""
         c = t.decision.c
-        found = self.read(sa.select(c.item, c.verdict, c.score, c.reason).where(c.recipe == recipe))
+        found = self.tuples(sa.select(c.item, c.verdict, c.score, c.reason).where(c.recipe == recipe))
         return {r[0]: Decision(*r) for r in found}
 
-    def answers(self, names: Collection[str] | None = None) -> dict[int, Labels]:
-        """Item -> the newest answer of a person.
+    def answers(
+        self, names: Collection[str] | None = None, items: Collection[int] | None = None
+    ) -> dict[int, Labels]:
+        """Item -> the newest answer of a person that was not taken back.
 
         Args:
             names: labels that exist now; an answer with another one is left out (it stays in the store).
+            items: these alone; all that people answered where None.
         """
         c = t.answer.c
-        found = self.read(sa.select(c.item, c.labels).order_by(c.n))
-        newest = {s: _labels(labels) for s, labels in found}
-        return {s: labels for s, labels in newest.items() if names is None or set(labels) <= set(names)}
+        query = sa.select(c.item, c.labels).where(t.standing()).order_by(c.n)
+        newest = dict(self.tuples(query, c.item, items))
+        kept = None if names is None else set(names)
+        said = ((s, _labels(labels)) for s, labels in newest.items())
+        return {s: labels for s, labels in said if kept is None or kept.issuperset(labels)}
 
-    def routes(self, recipe: str) -> dict[int, Route]:
-        """Item -> who answers it under this recipe."""
+    def routes(
+        self, recipe: str, items: Collection[int] | None = None, *, who: str | None = None
+    ) -> dict[int, Route]:
+        """Item -> who answers it under this recipe.
+
+        Args:
+            recipe: of the routes.
+            items: these alone; all where None.
+            who: routes to this one alone: `student`, `llm` or `person`.
+        """
         c = t.route.c
-        columns = (c.item, c.who, c.labels, c.confidence, c.reason)
-        found = self.read(sa.select(*columns).where(c.recipe == recipe))
-        return {r[0]: Route(r[0], r[1], _labels(r[2]), *r[3:]) for r in found}
+        query = sa.select(c.item, c.who, c.labels, c.confidence, c.reason).where(c.recipe == recipe)
+        if who is not None:
+            query = query.where(c.who == who)
+        found = self.tuples(query, c.item, items)
+        return {s: Route(s, by, _labels(labels), sure, why) for s, by, labels, sure, why in found}
 
     def certificate(self, recipe: str) -> dict[str, Any] | None:
         """Facts of a certificate, and why it was `withdrawn` where it was."""
@@ -325,8 +391,8 @@ class Store:
     def candidates(self, recipe: str) -> dict[int, Labels]:
         """Item -> the labels a person is shown first, likeliest first; empty where none is likely enough."""
         c = t.candidates.c
-        found = self.read(sa.select(c.item, c.labels).where(c.recipe == recipe))
-        return {s: tuple(json.loads(labels)) for s, labels in found}
+        found = self.tuples(sa.select(c.item, c.labels).where(c.recipe == recipe))
+        return {s: _labels(labels) for s, labels in found}
 
     def fact(self, table: sa.Table, recipe: str) -> Any | None:
         """The one row of a per-round table under this recipe, or None."""

@@ -43,7 +43,7 @@ bargain, llm, everything            .404 .877 .863  .947 .897  .060 .440 .020   
 bargain, people, everything, n~51   .379 .882 .869  .907 .948  .040 .040 .010   1,000  4,522
 llmal, people, everything, n=51     .331 .895 .882  .912 .957  .025 .025 .000   1,000  4,886
 llmal, people, everything, n=500    .504 .856 .843  .888 .921  .045 .045 .000   1,000  3,862
-llmal, people, accepted, n=500      .043 .944 .934  .936 .997  .015 .015 .000   1,000  6,987
+llmal, people, accepted, n=500      .037 .944 .934  .936 .997  .020 .020 .000   1,000  7,026
 
 mr, target 0.95                     mach =llm =ppl  olm  oppl  brk  ppl  deep  calls people
 tracer-llm, llm, accepted           .000    -    -  1.00 .937  .000 .000 .000   8,278      0
@@ -61,7 +61,7 @@ bargain, llm, everything            .428 .879 .877  .945 .841  .075 1.00 .030   
 bargain, people, everything, n~51   .415 .882 .880  .843 .948  .080 .080 .015     800  1,298
 llmal, people, everything, n=51     .352 .902 .901  .846 .961  .040 .040 .010     800  1,455
 llmal, people, everything, n=500    .543 .858 .855  .836 .921  .025 .025 .005     800  1,284
-llmal, people, accepted, n=500      .097 .945 .949  .851 .994  .010 .010 .000     800  2,052
+llmal, people, accepted, n=500      .090 .946 .951  .850 .995  .005 .005 .000     800  2,064
 
 babe, target 0.95                   mach =llm =ppl  olm  oppl  brk  ppl  deep  calls people
 tracer-llm, llm, accepted           .000    -    -  1.00 .851  .000 .000 .000   3,019      0
@@ -79,7 +79,7 @@ bargain, llm, everything            .267 .803 .783  .946 .783  .080 1.00 .025   
 bargain, people, everything, n~51   .238 .810 .792  .791 .949  .040 .040 .010     800    951
 llmal, people, everything, n=51     .207 .826 .814  .793 .959  .030 .030 .015     800  1,001
 llmal, people, everything, n=500    .342 .795 .773  .786 .923  .015 .015 .000     800    993
-llmal, people, accepted, n=500      .002 .889 .906  .800 1.00  .010 .010 .000     800  1,247
+llmal, people, accepted, n=500      .002 .894 .904  .800 1.00  .010 .010 .005     800  1,248
 
 gwsd, target 0.95                   mach =llm =ppl  olm  oppl  brk  ppl  deep  calls people
 tracer-llm, llm, accepted           .000    -    -  1.00 .800  .000 .000 .000   2,049      0
@@ -97,7 +97,7 @@ bargain, llm, everything            .622 .931 .921  .954 .840  .070 1.00 .045   
 bargain, people, everything, n~53   .597 .937 .928  .847 .954  .025 .025 .015   1,000  3,908
 llmal, people, everything, n=53     .590 .938 .929  .846 .954  .055 .055 .030   1,000  4,006
 llmal, people, everything, n=500    .748 .908 .895  .851 .921  .050 .050 .005   1,000  2,820
-llmal, people, accepted, n=500      .576 .937 .928  .846 .955  .060 .060 .005   1,000  4,401
+llmal, people, accepted, n=500      .602 .937 .927  .847 .954  .060 .060 .005   1,000  4,167
 
 hate18, target 0.95                 mach =llm =ppl  olm  oppl  brk  ppl  deep  calls people
 tracer-llm, llm, accepted           .036 .948 .945  .998 .833  .040 .040 .020  10,352      0
@@ -118,8 +118,8 @@ llmal                 .000 1.00 .961      .000 1.00 .961      .030 .972 .494    
 gate: share of trials in which a router below the target is passed (all 200 trials; 3,000: 50)
                       500 answers  1,000  3,000 of the model
 tracer-llm            .120         .170   .200
-llmal                 .105         .075   .020
-where agreement follows confidence, 3,000 (50 trials): broken .040 and .140, coverage .665 and .701
+llmal                 .105         .075   .040
+where agreement follows confidence, 3,000 (50 trials): broken .040 and .140, coverage .665 and .702
 
 promises, 50 trials        flat        informative  rare       (broken, coverage)
 everything, bargain, n~57  .000 .387   .040 .588    .060 .383

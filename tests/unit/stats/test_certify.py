@@ -142,6 +142,21 @@ def test_the_simulation_sees_a_broken_promise(choose, name):
         assert rate(world(name), choose, 400, 150) > 2 * DELTA
 
 
+@pytest.mark.parametrize(("shared", "holds"), [(True, True), (False, False)])
+def test_starts_keep_the_promise_only_because_they_share_delta(monkeypatch, shared, holds):
+    if not shared:
+        honest = certificate.Sample.starts
+        monkeypatch.setattr(
+            certificate.Sample, "starts", lambda *a: [(count, DELTA) for count, _ in honest(*a)]
+        )
+    place = world("flat")
+    assert (
+        len(certificate.take(*place.sample(0, 1500), TARGET, DELTA, "accepted").starts(DELTA, "binomial"))
+        == 3
+    )
+    assert (rate(place, fixed_sequence, 1500, 400) <= allowed(400)) == holds
+
+
 def test_conformal_risk_control_keeps_the_risk_on_average():
     for levels in (None, 10):
         place = world("rare", levels)
@@ -194,15 +209,22 @@ def test_most_of_the_best_coverage_is_kept(levels):
     assert kept / best >= 0.8
 
 
-def test_a_stretch_of_confident_errors_does_not_stop_learn_then_test():
+@pytest.mark.parametrize("choose", [fixed_sequence, learn_then_test])
+def test_a_stretch_of_confident_errors_does_not_stop_a_large_sample(choose):
     place = world("bent")
-    found = [
-        [c(*place.sample(s, 4000), target=TARGET, delta=DELTA).threshold for s in range(25)]
-        for c in (fixed_sequence, learn_then_test)
-    ]
-    stopped, passed = ([t is not None for t in some] for some in found)
-    assert np.mean(stopped) < 0.2
-    assert np.mean(passed) > 0.8
+    found = [choose(*place.sample(s, 4000), target=TARGET, delta=DELTA).threshold for s in range(25)]
+    assert np.mean([t is not None for t in found]) > 0.8
+
+
+@pytest.mark.parametrize("later", [True, False])
+def test_a_thin_first_step_does_not_decide_about_a_large_sample(monkeypatch, later):
+    """Where confidence tells nothing, the first step is a thin slice whatever n is, and may well fail."""
+    if not later:
+        monkeypatch.setattr(certificate, "LATER", ())
+    place = World(np.linspace(0.5, 1, POPULATION), np.full(POPULATION, TARGET + 0.04))
+    found = [certified(*place.sample(s, 3000), target=TARGET, delta=DELTA) for s in range(60)]
+    assert (np.mean([one.threshold is not None for one in found]) > 0.95) == later
+    assert (np.mean([one.coverage for one in found]) > 0.9) == later
 
 
 @pytest.mark.parametrize(
@@ -270,12 +292,38 @@ def test_one_confidence_for_all_is_one_step():
     assert certified(np.full(200, 0.7), np.arange(200) >= 18, target=TARGET, delta=DELTA).threshold is None
 
 
-def test_a_step_that_fails_is_not_jumped_over():
-    # The surest 44 are right, then 40 wrong, then 2,000 right: accuracy recovers, the sequence does not.
+def test_a_step_that_fails_is_jumped_over_at_a_later_start_alone():
+    # A small sample has one start: the surest 20 are right, then 8 wrong, and the sequence ends there.
+    right = np.r_[np.ones(20), np.zeros(8), np.ones(72)]
+    scores = np.linspace(1, 0, len(right))
+    assert 0 < fixed_sequence(scores, right, target=0.8, delta=DELTA).n < 30
+    # In a large one the start at 0.3 of the items lies behind the errors, and passes at its own share.
     right = np.r_[np.ones(44), np.zeros(40), np.ones(2000)]
     scores = np.linspace(1, 0, len(right))
-    assert fixed_sequence(scores, right, target=TARGET, delta=DELTA).n < 100
-    assert learn_then_test(scores, right, target=TARGET, delta=DELTA).n == len(right)
+    for choose in (fixed_sequence, learn_then_test):
+        assert choose(scores, right, target=TARGET, delta=DELTA).n == len(right)
+
+
+@pytest.mark.parametrize("test", ["binomial", "betting", "hoeffding-bentkus"])
+@pytest.mark.parametrize("grid", [None, np.linspace(1, 0, 30)])
+def test_three_wrong_among_the_surest_do_not_end_a_large_sample(test, grid):
+    right = np.ones(2000, bool)
+    right[[10, 30, 50]] = False
+    scores = np.linspace(1, 0, 2000)
+    one = fixed_sequence(scores, right, target=0.95, delta=DELTA, test=test, steps=16, grid=grid)
+    assert (one.n, one.bound) == (2000, 0.95)
+
+
+def test_a_later_start_has_its_own_share_alone_once_the_first_has_failed():
+    scores, passed = np.linspace(1, 0, 1000), []
+    for wrong in range(4, 13):
+        sample = certificate.take(scores, np.arange(1000) >= wrong, 0.95, DELTA, "accepted")
+        _, (count, share) = sample.starts(DELTA, "binomial")
+        one = fixed_sequence(scores, sample.right, target=0.95, delta=DELTA, grid=[0.9, scores[count - 1]])
+        passed.append(one.n == count)
+        assert passed[-1] == (binomial_pvalue(count - wrong, count, 0.95) <= share)
+    assert True in passed
+    assert False in passed
 
 
 def test_thresholds_of_a_grid_are_used_as_they_are():
@@ -330,11 +378,20 @@ def test_a_certificate_says_in_words_what_is_promised():
     assert "on average" in risk_control([0.8] * 100, [1] * 100, target=0.95, delta=0.1).words
 
 
-def test_the_first_step_is_fixed_by_sizes_alone():
-    sample = certificate.take(np.linspace(0, 1, 1000), np.zeros(1000), 0.95, 0.1, "accepted")
-    assert sample.least(0.1, "binomial") == 77
-    assert sample._replace(scores=sample.scores[:200]).least(0.1, "binomial") == 45
+def test_the_starts_are_fixed_by_sizes_alone():
+    sample = certificate.take(np.linspace(0, 1, 3000), np.zeros(3000), 0.95, 0.1, "accepted")
+
+    def starts(n, on="accepted"):
+        cut = sample._replace(scores=sample.scores[:n], on=on)
+        return [(count, pytest.approx(share)) for count, share in cut.starts(0.1, "binomial")]
+
+    assert sample._replace(scores=sample.scores[:1000]).least(0.1, "binomial") == 77
     assert sample.least(0.1, "betting") > 77
+    assert starts(200) == [(45, 0.1)]
+    assert starts(500) == [(77, 0.1)]
+    assert starts(1000) == [(81, 0.085), (300, 0.015)]
+    assert starts(3000) == [(85, 0.07), (450, 0.015), (900, 0.015)]
+    assert starts(3000, "everything") == [(1, 0.1)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,292 @@
+"""People's part in another tool's file: tasks out, the tool's export with answers back in."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llmal.corpus import file_digest, json_line, shown, text_key
+from llmal.errors import ReviewError
+from llmal.records import Labels, LabelSchema, batched
+from llmal.review.formats import reading
+from llmal.review.formats.argilla import Argilla
+from llmal.review.formats.label_studio import LabelStudio
+from llmal.review.formats.prodigy import Prodigy
+from llmal.review.formats.work import AUDIT, Format, Odd, Said, Work, number
+from llmal.review.stage import Waiting
+from llmal.store import schema as t
+from llmal.store.store import Store
+from llmal.text import repaired
+
+FORMATS: dict[str, type[Format]] = {f.name: f for f in (LabelStudio, Argilla, Prodigy)}
+"""Name on the command line -> format."""
+
+BLOCK = 4096
+"""Items whose texts are in memory at once."""
+
+TICK = 1e-3
+"""Seconds: two times no further apart are one, since tools cut them to micro- or milliseconds."""
+
+
+class Taken(NamedTuple):
+    """What came back.
+
+    Attributes:
+        new: answers added.
+        known: answers there already.
+        open: tasks that nobody answered.
+        aside: what was set aside, each with its place and a reason.
+        skipped: drafts and cancelled, rejected or ignored answers: they are none.
+        older: answers that the same person has replaced since.
+    """
+
+    new: int
+    known: int
+    open: int
+    aside: list[str]
+    skipped: int
+    older: int
+
+
+def chosen(name: str) -> type[Format]:
+    """The format of that name.
+
+    Raises:
+        ReviewError: there is none.
+    """
+    if name not in FORMATS:
+        raise ReviewError(
+            f"no format called '{shown(name)}'", where="--format", hint=f"Known: {', '.join(FORMATS)}"
+        )
+    return FORMATS[name]
+
+
+def detect(path: Path) -> str | None:
+    """The format a file is in by its first task; None for a table of ours.
+
+    Raises:
+        ReviewError: no such file, or nothing that any tool writes.
+    """
+    ending = path.suffix.lower()
+    if ending not in (".json", ".jsonl") or (ending == ".jsonl" and not path.is_file()):
+        return None
+    text = reading.content(path) if ending == ".json" else reading.head(path)
+    first = next((task for _, task in reading.tasks(text) if isinstance(task, dict)), {})
+    found = next((name for name, f in FORMATS.items() if f.mine(first)), None)
+    if found is not None or ending == ".jsonl":
+        return found
+    raise ReviewError(
+        "this is no export of a tool that llmal knows",
+        where=path.name,
+        hint=f"Export tasks with annotations, or name the tool with --format ({', '.join(FORMATS)})",
+    )
+
+
+def hand_out(store: Store, queue: Iterable[Work], path: Path, schema: LabelSchema, name: str) -> list[Path]:
+    """Write the file, and beside it what sets the project up; returns where these are.
+
+    Args:
+        store: of the run.
+        queue: from `waiting_work` or `answered_work`.
+        path: where to.
+        schema: the classes.
+        name: of the format.
+
+    Raises:
+        ReviewError: no such format, or another ending.
+    """
+    form = chosen(name)(schema)
+    if path.suffix != form.suffix:
+        raise ReviewError(f"{name} reads {form.suffix} files", where=path.name, hint="Rename --out")
+    beside = form.beside(path)
+    for place, text in beside.items():
+        place.write_text(text, encoding="utf-8", newline="\n")
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8", newline="\n") as file:
+        before = "[\n" if form.wraps else ""
+        for work in queue:
+            for task in form.tasks(work):
+                file.write(before + json_line(task))
+                before = ",\n" if form.wraps else "\n"
+        file.write(before + "]\n" if before == "[\n" else "\n]\n" if form.wraps else "\n" * bool(before))
+    part.replace(path)
+    return list(beside)
+
+
+def waiting_work(store: Store, queue: list[Waiting]) -> Iterator[Work]:
+    """What waits, in order; an item of the audit goes out without anything a machine said."""
+    for block in batched(queue, BLOCK):
+        for w, item in zip(block, store.items([w.item for w in block]), strict=True):
+            why = "; ".join((w.why, *item.flags))
+            if w.why == AUDIT:
+                yield Work(item.key, item.text, why)
+            else:
+                sure = number(w.confidence, 0.0, 1.0)
+                yield Work(item.key, item.text, why, w.guess, sure, w.candidates)
+
+
+def answered_work(store: Store, schema: LabelSchema) -> Iterator[Work]:
+    """Every item that people answered, with the newest answer of each; no machine's answer goes along."""
+    newest: dict[int, dict[str, Said]] = {}
+    first: dict[int, Labels] = {}
+    columns = schema.columns()
+    for a in store.read(t.answer.select().where(t.standing()).order_by(t.answer.c.n)):
+        labels = tuple(json.loads(a.labels))
+        if set(labels) <= set(columns):
+            newest.setdefault(a.item, {})[a.person] = Said(labels, a.person, a.note, a.seconds, a.at)
+            first[a.item] = tuple(json.loads(a.shown)) if a.shown else ()
+    for block in batched(sorted(newest), BLOCK):
+        for item in store.items(block):
+            said = tuple(newest[item.seq].values())
+            yield Work(item.key, item.text, "answered", candidates=first[item.seq], said=said)
+
+
+def take_back(store: Store, path: Path, schema: LabelSchema, name: str, *, person: str = "someone") -> Taken:
+    """Read the answers in a tool's export; the same file twice adds nothing.
+
+    An answer is new where it differs from what that person said last of the item; one that is older than that
+    is counted, not added. A task that is wrong is set aside with its number, in JSONL its line.
+
+    Args:
+        store: of the run, open for writing.
+        path: the export.
+        schema: the classes; an answer outside them is set aside, never bent.
+        name: of the format.
+        person: who answered, where the file does not say.
+
+    Raises:
+        ReviewError: no such file or format, or a file that is no text.
+    """
+    form, text = chosen(name)(schema), reading.content(path)
+    if form.wraps and not text.lstrip().startswith("["):
+        raise ReviewError(f"this is no list of tasks, as {name} writes them", where=path.name)
+    desk = _Desk(store, schema, path, file_digest(path), person)
+    for block in batched(reading.tasks(text), BLOCK):
+        desk.read(form, block)
+    return desk.done()
+
+
+class _Before(NamedTuple):
+    """What a person said last of an item, and whether it was taken back."""
+
+    labels: str
+    note: str
+    at: float
+    stands: bool
+
+
+class _Desk:
+    """Tasks compared with the run, and what is right about them."""
+
+    def __init__(self, store: Store, schema: LabelSchema, path: Path, digest: str, person: str) -> None:
+        self._store, self._schema, self._path = store, schema, path
+        self._digest, self._person = digest, person
+        self._keys: dict[str, int] = {key: seq for seq, key in store.read(_keys())}
+        self._kept: list[dict[str, Any]] = []
+        self._aside: list[str] = []
+        self._open = self._skipped = 0
+
+    def read(self, form: Format, block: list[tuple[int, dict[str, Any] | str]]) -> None:
+        found: list[tuple[int, int, Work]] = []
+        for line, task in block:
+            try:
+                work = form.read(task) if isinstance(task, dict) else _odd(task)
+                found.append((line, self._item(work), work))
+            except Odd as error:
+                self._put_aside(line, str(error))
+        texts = {i.seq: i.text for i in self._store.items(list({seq for _, seq, _ in found}))}
+        for line, seq, work in found:
+            if work.text is None:
+                self._put_aside(line, "it has no text to compare with the item's")
+            elif work.text != texts[seq] and text_key(work.text) != text_key(texts[seq]):
+                self._put_aside(line, "its text is not the item's: it was changed")
+            else:
+                self._take(line, seq, work)
+
+    def _item(self, work: Work) -> int:
+        """The item by its key or, where the tool lost that, by its text."""
+        key = work.key if work.key is not None or work.text is None else text_key(work.text)
+        if key is None or key not in self._keys:
+            raise Odd("no such item")
+        return self._keys[key]
+
+    def _take(self, line: int, seq: int, work: Work) -> None:
+        self._skipped += work.skipped
+        self._open += not work.said and not work.skipped
+        columns = self._schema.columns()
+        listed = [name for name in work.candidates if name in columns]
+        for n, said in enumerate(work.said):
+            if why := _wrong(said.labels, self._schema):
+                self._put_aside(line, why)
+                continue
+            given = [name for name in self._schema.names if name in said.labels]
+            self._kept.append(
+                {
+                    "item": seq,
+                    "person": repaired(said.person or self._person)[0],
+                    "labels": json.dumps(given),
+                    "note": repaired(said.note)[0],
+                    # Two answers of one person about one item are two facts of one line.
+                    "source": self._digest if n == 0 else f"{self._digest}.{n}",
+                    "line": line,
+                    "at": said.at,
+                    "seconds": said.seconds,
+                    "shown": json.dumps(listed) if listed else None,
+                }
+            )
+
+    def done(self) -> Taken:
+        """Add what is new, oldest first: of one item the newest answer counts."""
+        now = time.time()
+        latest: dict[tuple[int, str], _Before] = {}
+        n, stands = 0, {s for (s,) in self._store.read(_numbers().where(t.standing()))}
+        for a in self._store.read(t.answer.select().order_by(t.answer.c.n)):  # newest last, so it wins
+            latest[a.item, a.person] = _Before(a.labels, a.note, a.at, a.n in stands)
+            n = a.n
+        fresh: list[dict[str, Any]] = []
+        older = 0
+        for a in sorted(self._kept, key=lambda a: now if a["at"] is None else a["at"]):
+            before = latest.get((a["item"], a["person"]))
+            if before is not None:
+                same = before.labels == a["labels"] and a["note"] in ("", before.note)
+                late = a["at"] is not None and a["at"] <= before.at + TICK
+                if same and (before.stands or late):
+                    continue
+                if late:
+                    older += 1
+                    continue
+            row = {**a, "at": now if a["at"] is None else a["at"]}
+            latest[a["item"], a["person"]] = _Before(row["labels"], row["note"], row["at"], True)
+            fresh.append(row)
+        new = int(self._store.add(t.answer, [{"n": n + i, **a} for i, a in enumerate(fresh, 1)]))
+        known = len(self._kept) - new - older
+        return Taken(new, known, self._open, self._aside, self._skipped, older)
+
+    def _put_aside(self, line: int, why: str) -> None:
+        self._aside.append(f"{self._path.name}:{line}: {why}")
+
+
+def _odd(reason: str) -> Work:
+    raise Odd(reason)
+
+
+def _wrong(labels: Labels, schema: LabelSchema) -> str:
+    """What is wrong with an answer, empty where nothing is."""
+    columns = schema.columns()
+    for name in labels:
+        if name not in columns:
+            return f"no label called {shown(name)!r}"
+    if schema.kind == "single" and len(set(labels)) != 1:
+        return f"{len(set(labels))} labels where one is asked for"
+    return ""
+
+
+def _numbers() -> Any:
+    return t.answer.select().with_only_columns(t.answer.c.n)
+
+
+def _keys() -> Any:
+    return t.item.select().with_only_columns(t.item.c.seq, t.item.c.key)
