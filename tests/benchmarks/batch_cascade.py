@@ -16,8 +16,8 @@ gpt_4 zero-shot        83.2   79.2   81.1   82.7   83.5   84.3   84.6   83.2
 gpt_3_5 8-shot         79.5   79.2   79.8   81.2   81.6   82.4   82.0   79.5
 zephyr 8-shot          78.1   79.2   79.9   81.0   80.8   81.0   80.5   78.1
 
-So with 30 % of the calls the cascade is within a point of the model, or better, but for gpt_4 with 8 examples,
-where it is 1.2 below; with 40 % it is at most 0.2 below.
+So with 30 % of the calls the cascade is within a point of the model, or better, but for gpt_4 with 8
+examples, where it is 1.2 below; with 40 % it is at most 0.2 below.
 """
 
 from __future__ import annotations
