@@ -7,17 +7,24 @@ drawn anew by each seed: 30 % of the pool, so that the calls that taught it are 
 sentences of babe are answered by the student, the share it is least sure of by a model's recorded answer (one
 that could not be parsed is wrong). Accuracy against people's labels, in per cent, by the share asked about.
 
-Measured 2026-11-21, seed 0 (512 CPU s), two cores with other work:
+Measured 2026-11-21, two cores with other work (512 and 528 CPU s):
 
                         own     0%    10%    20%    30%    40%    50%   100%
+seed 0
 gpt_4 8-shot           85.0   79.2   80.7   82.5   83.8   84.8   85.5   85.0
 gpt_4 4-shot           85.1   79.2   80.9   83.1   84.4   85.3   85.7   85.1
 gpt_4 zero-shot        83.2   79.2   81.1   82.7   83.5   84.3   84.6   83.2
 gpt_3_5 8-shot         79.5   79.2   79.8   81.2   81.6   82.4   82.0   79.5
 zephyr 8-shot          78.1   79.2   79.9   81.0   80.8   81.0   80.5   78.1
+seed 1
+gpt_4 8-shot           85.0   79.6   81.6   83.0   84.6   85.3   85.4   85.0
+gpt_4 4-shot           85.1   79.6   81.8   83.4   84.5   85.5   85.8   85.1
+gpt_4 zero-shot        83.2   79.6   81.4   82.6   83.6   84.2   84.3   83.2
+gpt_3_5 8-shot         79.5   79.6   80.9   81.7   82.8   83.0   82.3   79.5
+zephyr 8-shot          78.1   79.6   80.9   81.0   81.5   81.1   80.5   78.1
 
 So with 30 % of the calls the cascade is within a point of the model, or better, but for gpt_4 with 8
-examples, where it is 1.2 below; with 40 % it is at most 0.2 below.
+examples with seed 0, where it is 1.2 below (0.8 in the mean of both seeds); two seeds are few.
 """
 
 from __future__ import annotations
