@@ -194,10 +194,14 @@ class _Line:
         return curve.enough(self.store, self.ctx, self.schema) if self.p.rounds.stop == "auto" else ""
 
     def _annotate(self) -> None:
-        from llmal.annotate import stage as annotate
-
         active = set(self.store.active())
         wanted = self.store.picks() + (self.store.audit() if self.p.audit.annotate else [])
+        self._ask([s for s in wanted if s in active])
+
+    def _ask(self, wanted: list[int], **options: Any) -> None:
+        """Ask the annotator about items, as far as the budget goes."""
+        from llmal.annotate import stage as annotate
+
         self._stage(
             "annotate",
             annotate.run,
@@ -206,8 +210,9 @@ class _Line:
             self.ctx,
             schema=self.schema,
             caps=self.p.budget.caps(),
-            wanted=[s for s in wanted if s in active],
+            wanted=wanted,
             vectors=self.recipes.vectors,
+            **options,
         )
 
     def _filter(self, *, ends: bool) -> None:
@@ -367,33 +372,19 @@ class _Line:
 
         The answers are kept apart from those to learn from: they answer items, and change no student.
         """
-        from llmal.annotate import stage as annotate
         from llmal.route import stage as route
 
         wanted = route.to_ask(self.p.route, self.store, sources(self.p, names), schema=self.schema)
         if not wanted:
             return names
         try:
-            self._stage(
-                "annotate",
-                annotate.run,
-                self.p.annotate,
-                self.store,
-                self.ctx,
-                ends=False,
-                schema=self.schema,
-                caps=self.p.budget.caps(),
-                wanted=wanted,
-                vectors=names.vectors,
-                under=routed(names.annotations),
-            )
+            self._ask(wanted, ends=False, under=routed(names.annotations))
         except BudgetSpent as error:
             left = route.to_ask(self.p.route, self.store, sources(self.p, names), schema=self.schema)
-            self.stopped = f"the budget is spent: {error.message}"
-            self.stopped += (
-                f"; {len(left):,} items that were for the model go to people, and what is promised "
+            self.stopped = (
+                f"the budget is spent: {error.message}; {len(left):,} items that were for the model go to "
+                "people, and what is promised of items a machine answers is about the whole, with those"
             )
-            self.stopped += "of items a machine answers is about the whole, with those"
             self.ctx.progress.say(self.stopped)
         return recipes(self.p, self.ctx, self.store)
 

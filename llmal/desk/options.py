@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 from dataclasses import dataclass, field
 
 from llmal.errors import UserError
+from llmal.lm.endpoint import is_loopback
 
 MOST_NAME = 200
 """Characters of a person's name."""
@@ -30,12 +30,7 @@ class Options:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the page."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     def check(self) -> None:
         """Refuse a name that is none.

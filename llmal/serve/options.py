@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from llmal.errors import UserError
+from llmal.lm.endpoint import is_loopback
 
 MOST_CHARS = 20_000
 """Characters of a text: as many as `corpus.max_chars` keeps, and no more tokens than any student reads."""
@@ -63,12 +63,7 @@ class Options:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     def check(self) -> None:
         """Refuse what would be unsafe or unpaid for.

@@ -1,12 +1,7 @@
 """report.html in a real browser: hostile data stays text, no network is asked, everything fits the screen.
 
-Needs playwright and a chromium of the machine (Debian: `apt-get install chromium`). `LLMAL_CHROMIUM` names
-another one, `LLMAL_ARTEFACTS` a folder for the screenshots. Run: `pytest -m browser tests/browser`.
+Needs playwright and a chromium of the machine; see `conftest.py`. Run: `pytest -m browser tests/browser`.
 """
-
-import os
-import shutil
-from pathlib import Path
 
 import pytest
 
@@ -14,34 +9,7 @@ from llmal.testing.hostile import hostile_run
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = os.environ.get("LLMAL_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
-QUIET = (
-    *(
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-    ),  # started as root in a container, and without a screen
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 TITLES = ("How good", "Where it is weak", "Labels", "Cost", "Trouble", "About")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if not Path(CHROMIUM).is_file():
-        pytest.skip("needs chromium: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
-def artefacts(tmp_path_factory):
-    folder = Path(os.environ.get("LLMAL_ARTEFACTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,15 @@
 """The review page in a real browser, as `llmal review RUN` serves it: keyboard alone, nothing leaves it.
 
-Needs playwright and a chromium of the machine; see `test_report_page.py`.
+Needs playwright and a chromium of the machine; see `conftest.py`.
 Run: `pytest -m browser tests/browser`.
 """
 
 import contextlib
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -23,9 +20,6 @@ from llmal.testing.hostile import HOSTILE
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = os.environ.get("LLMAL_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
-QUIET = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")  # fmt: skip
 MEANINGS = {
     "refund": {
         "description": "The customer wants money back.",
@@ -41,24 +35,6 @@ TEXTS = [
     "You charged me 39.90 twice on 3 May. Please send one of them back.",
     "Thank you, that was quick!",
 ]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if not Path(CHROMIUM).is_file():
-        pytest.skip("needs chromium: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
-def artefacts(tmp_path_factory):
-    folder = Path(os.environ.get("LLMAL_ARTEFACTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def made(folder, labels=MEANINGS, n=60, multi=False, short=()):
