@@ -90,21 +90,37 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask again about items whose calls failed.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="While items wait for people, go on by itself as answers come.")
+    ] = False,
+    pause: Annotated[
+        float, typer.Option("--pause", min=0, help="With --watch: seconds of silence that count as a pause.")
+    ] = 30.0,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Run a pipeline, or go on where it stopped. Nothing paid for is paid for twice."""
+    """Run a pipeline, or go on where it stopped. Nothing paid for is paid for twice.
+
+    What waits for people is said at the end, and the next run goes by their answers. With --watch that is at
+    once when half of what waited is answered, after a pause when a tenth is, after twenty pauses in any case.
+    """
     from llmal import report
     from llmal.runner import run as run_line
     from llmal.spec import Pipeline
 
+    if watch and until is not None:
+        raise typer.BadParameter("--watch goes on until nothing waits; leave --until out")
     pipeline = Pipeline.from_yaml(file)
-    folder = _run_folder(file, run)
-    home = file.parent.resolve()
-    progress = _progress(quiet)
-    outcome = run_line(
-        pipeline, folder, home=home, progress=progress, until=until, rounds=rounds, retry_failed=retry_failed
-    )
+    given: dict[str, Any] = {
+        "home": file.parent.resolve(), "progress": _progress(quiet),
+        "rounds": rounds, "retry_failed": retry_failed,
+    }  # fmt: skip
+    if watch:
+        from llmal.watching import watch as go_on
+
+        outcome = go_on(pipeline, _run_folder(file, run), pause=pause, **given)
+    else:
+        outcome = run_line(pipeline, _run_folder(file, run), until=until, **given)
     _show(outcome.as_json(), as_json, lambda: report.outcome_text(outcome))
 
 
@@ -136,8 +152,13 @@ def review(
     ] = None,
     into: Annotated[Path | None, typer.Option("--in", help="Take people's answers from this table.")] = None,
     person: Annotated[
-        str, typer.Option("--person", help="Who answered, where the table does not say.")
-    ] = "someone",
+        list[str] | None,
+        typer.Option("--person", help="Who answers; on the page repeatable, each gets an address. [someone]"),
+    ] = None,
+    adjudicator: Annotated[
+        list[str] | None,
+        typer.Option("--adjudicator", help="Who of them settles disputes; repeatable. [the first]"),
+    ] = None,
     spreadsheet: Annotated[
         bool, typer.Option("--for-spreadsheet", help="CSV whose cells no spreadsheet runs.")
     ] = False,
@@ -146,27 +167,58 @@ def review(
         typer.Option("--format", help="Of another tool's file: label-studio, argilla or prodigy."),
     ] = None,
     answered: Annotated[
-        bool, typer.Option("--answered", help="With --format: write what people answered, not what waits.")
+        bool, typer.Option("--answered", help="With --out: write what people answered, not what waits.")
     ] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            "--push", help="Send what waits to a server: label-studio or argilla; key in its _API_KEY."
+        ),
+    ] = None,
+    pull: Annotated[
+        str | None, typer.Option("--pull", help="Take the answers of such a server; before --push.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Of the server; https, but on this machine.")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", help="Project or data set there; named after the run when absent."),
+    ] = None,
     host: Annotated[
         str, typer.Option("--host", help="Of the page: where it listens, this machine alone unless you say.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the page; 0: any free one.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Label what waits on a local page, one key a label; or as a table with --out and --in."""
+    """Label what waits on a local page, one key a label; or as a table with --out and --in.
+
+    Runs may go on meanwhile: each goes by what was said when it began.
+    """
     from llmal import report
 
-    if out is None and into is None:
+    people = tuple(person or ("someone",))
+    server = push or pull
+    if server is not None and (out or into or form or answered or spreadsheet):
+        raise typer.BadParameter("--push and --pull are for a server; leave what is for a file out")
+    if out is None and into is None and server is None:
         from llmal.desk.options import Options
         from llmal.desk.server import serve as listen
 
-        left = listen(run, Options(host, port, person))
+        left = listen(run, Options(host, port, people, tuple(adjudicator or ())))
         _show({"waiting": left}, as_json, lambda: f"{left} items wait for people")
         return
-    found = report.review(
-        run, out=out, into=into, person=person, spreadsheet=spreadsheet, form=form, answered=answered
-    )
+    if len(people) > 1 or adjudicator:
+        raise typer.BadParameter("one --person with a file, which may name others itself; no --adjudicator")
+    if server is not None:
+        bar = _progress(as_json)
+        found = report.review_server(
+            run, push=push, pull=pull, url=url, dataset=dataset, person=people[0], progress=bar
+        )
+    else:
+        found = report.review(
+            run, out=out, into=into, person=people[0], spreadsheet=spreadsheet, form=form, answered=answered
+        )
     _show(found, as_json, lambda: report.review_text(found))
 
 
@@ -474,11 +526,29 @@ def _show(found: Any, as_json: bool, text: Callable[[], str]) -> None:
     sys.stdout.write((json.dumps(found, indent=1, ensure_ascii=False) if as_json else text()) + "\n")
 
 
+STOPPED = Interrupted("stopped on request; everything committed is kept", hint="The same command goes on")
+"""What Ctrl+C ends a verb with that has nothing else to say."""
+
+
+def heard(dropped: sys.UnraisableHookArgs) -> None:
+    """Say Ctrl+C again where it fell into a destructor: Python drops it there, and the verb would go on."""
+    if dropped.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(dropped)
+        return
+    import signal
+    import threading
+
+    # From another thread, and a moment later: raised in here it would be dropped once more.
+    main_thread = threading.main_thread().ident or 0
+    threading.Timer(0.05, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
+
+
 def main() -> None:
     """Entry point: one line for an error, the traceback only with --debug, exit codes from `llmal.errors`."""
     # Threads that spin while they wait starve whatever runs beside them, and each other: one epoch took up to
     # 30 s instead of 4 to 9 s on two busy cores. Sleeping ones do not.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.unraisablehook = heard
     try:
         app(standalone_mode=True)
     except LlmalError as error:
@@ -486,9 +556,10 @@ def main() -> None:
             raise
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{Interrupted('stopped on request; everything committed is kept')}\n")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == Interrupted.exit_code:  # what typer makes of Ctrl+C, without a word
+            sys.stderr.write(f"{STOPPED}\n")
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nobody to tell
         sys.exit(0)

@@ -77,6 +77,10 @@ class StoreError(LlmalError):
     exit_code = 5
 
 
+class RunInUse(StoreError):
+    """Another process holds the run now; it may be free in a moment."""
+
+
 class Interrupted(LlmalError):
     """The user asked to stop; everything answered so far is kept."""
 

@@ -126,6 +126,28 @@ class Route(NamedTuple):
     reason: str
 
 
+class Word(NamedTuple):
+    """What one person says of one item, the newest of their answers that stands.
+
+    Attributes:
+        item: the item's `seq`.
+        person: who said it.
+        labels: the answer; possibly empty when multi.
+        note: a comment beside it, or empty.
+        seconds: that the person looked at the text, None where nobody measured.
+        at: when, in seconds since 1970.
+        adjudicates: it settles a dispute between people.
+    """
+
+    item: int
+    person: str
+    labels: Labels
+    note: str
+    seconds: float | None
+    at: float
+    adjudicates: bool = False
+
+
 class Tally(NamedTuple):
     """What a stage did: facts wanted, facts new, words for the progress line, and why rounds end here."""
 

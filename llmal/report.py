@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from llmal.context import Context
+from llmal.context import Context, Progress
 from llmal.corpus import shown
 from llmal.errors import UserError
 from llmal.evaluate.words import lines as told_measures
 from llmal.generation import told
+from llmal.page.crew import lines as crew_lines
 from llmal.runner import private_files
 from llmal.spec import Pipeline
 from llmal.state import Outcome, outcome, parcel, recipes
@@ -30,9 +31,17 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def opened(run: Path, *, write: bool = False) -> Iterator[tuple[Pipeline, Store, Context]]:
-    """A run folder with its frozen pipeline, whose relative paths start where the run's own file lay."""
-    store = open_store(run, write=write)
+def opened(
+    run: Path, *, write: bool = False, beside: bool = False
+) -> Iterator[tuple[Pipeline, Store, Context]]:
+    """A run folder with its frozen pipeline, whose relative paths start where the run's own file lay.
+
+    Args:
+        run: folder of the run.
+        write: as in `llmal.store.store.open_store`.
+        beside: as there.
+    """
+    store = open_store(run, write=write, beside=beside)
     try:
         home = _home(store)
         pipeline = Pipeline.from_yaml(run / "pipeline.yaml", home=home)
@@ -91,12 +100,26 @@ def explain(run: Path, row_id: str) -> dict[str, Any]:
         found["decision"] = _one(
             store, sa.select(t.decision).where(d.item == seq, d.recipe == names.decisions)
         )
-        found["answers"] = [_plain(a) for a in store.read(sa.select(t.answer).where(t.answer.c.item == seq))]
+        found |= _said(store, pipeline.label_schema().names, seq)
         r = t.route.c
         found["route"] = _one(store, sa.select(t.route).where(r.item == seq, r.recipe == names.route))
         lists = store.shortlist(names.route, pipeline.review.recipe())
         found["candidates"] = store.candidates(lists.recipe).get(seq) if lists else None
         return found
+
+
+def _said(store: Store, names: list[str], seq: int) -> dict[str, Any]:
+    """What people said of an item, what was taken back, and what they hold together now."""
+    a, r = t.answer.c, t.remark.c
+    gone = {n for (n,) in store.read(sa.select(r.answer).where(r.item == seq, r.answer.is_not(None)))}
+    answers = store.read(sa.select(t.answer).where(a.item == seq).order_by(a.n))
+    remarks = store.read(sa.select(t.remark).where(r.item == seq).order_by(r.n))
+    return {
+        "answers": [_plain(one) | {"taken_back": one.n in gone} for one in answers],
+        "remarks": [_plain(one) for one in remarks],
+        "flagged": store.flagged().get(seq),
+        "together": store.answers(names, [seq]).get(seq),
+    }
 
 
 def _calls(store: Store, seq: int) -> list[dict[str, Any]]:
@@ -119,7 +142,7 @@ def _one(store: Store, query: Any) -> dict[str, Any] | None:
 
 def _plain(row: Any) -> dict[str, Any]:
     out = dict(row._mapping)
-    for name in ("labels", "probs", "shown"):
+    for name in ("labels", "probs", "shown", "saw"):
         if out.get(name):
             out[name] = json.loads(out[name])
     return {k: v for k, v in out.items() if k != "item"}
@@ -153,16 +176,38 @@ def explain_text(found: dict[str, Any]) -> str:
         )
     if d := found["decision"]:
         lines.append(f"  filter    {d['verdict']}: {d['reason']}")
-    lines += [
-        f"  answered  {', '.join(a['labels'])} by {shown(a['person'])}"
-        + (f", from {', '.join(a['shown'])}" if a["shown"] else "")
-        for a in found["answers"]
-    ]
+    lines += _said_words(found)
     if r := found["route"]:
         lines.append(f"  label     {', '.join(r['labels']) or '-'} by {r['who']}: {r['reason']}")
     if (some := found["candidates"]) is not None:
         lines.append(f"  shown     {', '.join(some) or 'the full list: no label is likely enough'}")
     return "\n".join(lines)
+
+
+def _said_words(found: dict[str, Any]) -> list[str]:
+    """What people said of an item, a line each."""
+    lines = []
+    for a in found["answers"]:
+        line = f"{_names(a['labels'])} by {shown(a['person'])}"
+        line += f", from {_names(a['shown'])}" if a["shown"] else ""
+        line += f", beside the machine's {_names(a['saw'])}" if a["saw"] is not None else ""
+        line += f": {shown(a['note'])}" if a["note"] else ""
+        head = "settled" if a["role"] == t.ADJUDICATE else "answered"
+        lines.append(f"  {head:9} {line}{' (taken back)' if a['taken_back'] else ''}")
+    for r in found["remarks"]:
+        if words := _REMARK.get(r["what"]):
+            lines.append(f"  {words:9} by {shown(r['person'])}{': ' + shown(r['note']) if r['note'] else ''}")
+    if len({a["person"] for a in found["answers"]}) > 1:
+        lines.append(f"  together  {'open' if found['together'] is None else _names(found['together'])}")
+    return lines
+
+
+def _names(labels: Sequence[str]) -> str:
+    return ", ".join(shown(name) for name in labels) or "none"
+
+
+_REMARK = {"skip": "skipped", "unsure": "not sure", "flag": "flagged", "unflag": "unflagged"}
+"""How remarks are told; an undo is told beside the answer."""
 
 
 def review(
@@ -194,16 +239,16 @@ def review(
 
     if form is not None:
         exchange.chosen(form)
-    if (form is not None and spreadsheet) or (answered and (form is None or out is None)):
+    if (form is not None and spreadsheet) or (answered and out is None):
         raise UserError(
-            "--for-spreadsheet is for tables, --answered for the file of another tool",
+            "--for-spreadsheet is for tables, --answered for a file to write",
             where="review",
-            hint="Say --out FILE --format TOOL, or leave --answered out",
+            hint="Say --out FILE, or leave --answered out",
         )
     if out is None and into is None:
         raise UserError("say --out FILE to hand items out, or --in FILE to take answers back", where="review")
     found: dict[str, Any] = {}
-    with opened(run, write=into is not None) as (pipeline, store, ctx):
+    with opened(run, write=into is not None, beside=True) as (pipeline, store, ctx):
         if into is not None:
             with private_files():
                 schema, tool = pipeline.label_schema(), form or exchange.detect(into)
@@ -214,6 +259,9 @@ def review(
                 )._asdict()
         if out is not None and form is not None:
             found |= _for_tool(pipeline, store, ctx, out, form, answered=answered)
+        elif out is not None and answered:
+            n = table.answered_out(store, pipeline.label_schema(), out, spreadsheet=spreadsheet)
+            found |= {"words": n, "file": str(out)}
         elif out is not None:
             found |= {
                 "handed_out": table.hand_out(
@@ -221,6 +269,49 @@ def review(
                 ),
                 "file": str(out),
             }
+    return found
+
+
+def review_server(
+    run: Path,
+    *,
+    push: str | None,
+    pull: str | None,
+    url: str | None,
+    dataset: str | None,
+    person: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Take the answers of a labelling server, send what waits to one, or both (answers first).
+
+    Args:
+        run: folder of the run.
+        push: kind of server that what waits goes to, or None.
+        pull: kind of server whose answers are taken, or None.
+        url: of the server; the environment's where None.
+        dataset: what it is called there; after the run and its labels where None.
+        person: who answered, where the server does not say.
+        progress: shows a bar.
+
+    Raises:
+        UserError: no such kind of server, no key, an unsafe address, or no such data set.
+        MissingExtra: the tool's SDK is not installed.
+        LlmalError: the server refused.
+    """
+    from llmal.review.exchange import waiting_work
+    from llmal.review.servers.traffic import Traffic, called
+
+    found: dict[str, Any] = {}
+    with private_files(), opened(run, write=pull is not None, beside=True) as (pipeline, store, ctx):
+        schema = pipeline.label_schema()
+        name = called(run, schema, dataset)
+        if pull is not None:
+            there = Traffic(pull, url, dataset=name, schema=schema, progress=progress)
+            found["taken"] = there.pull(store, run / "pulled", person=person)._asdict()
+        if push is not None:
+            there = Traffic(push, url, dataset=name, schema=schema, progress=progress)
+            works = waiting_work(store, waiting_now(pipeline, store, ctx))
+            found["sent"] = there.push(works, blind=pipeline.review.show == "blind")._asdict()
     return found
 
 
@@ -274,6 +365,13 @@ def review_text(found: dict[str, Any]) -> str:
                 f"and {taken['older']} that the same person has replaced since"
             )
         lines += [f"set aside: {reason}" for reason in taken["aside"]]
+    if "words" in found:
+        lines.append(f"wrote {found['words']} answers to {found['file']}")
+    if sent := found.get("sent"):
+        lines.append(
+            f"sent {sent['new']} items to {'the new' if sent['made'] else 'the'} data set {sent['dataset']} "
+            f"({sent['known']} were there already)"
+        )
     if "beside" in found:
         lines.append(
             f"wrote {found['handed_out']} items to {found['file']}, and what sets the project up to "
@@ -386,6 +484,13 @@ def full_text(found: dict[str, Any]) -> str:
         lines.append("  nothing yet")
     if found.get("candidate_sets"):
         lines += ["", "Short lists for people", f"  {found['candidate_sets']}"]
+    if done := found["audit_holes"]["words"]:
+        lines += ["", "Holes in the audit sample", f"  {done}"]
+    if told_people := crew_lines(found["people"]["crew"]):
+        lines += ["", "People", *(f"  {words}" for words in told_people)]
+    if found["people"]["flagged"]:
+        lines.append(f"  {found['people']['flagged']:,} texts are flagged: see `llmal explain RUN ID`")
+        lines += [f"  flagged {shown(f['id'])}: {shown(f['note'])}" for f in found["people"]["flags"]]
     lines += ["", "Rounds"]
     lines += [
         (
@@ -431,7 +536,7 @@ def outcome_text(done: Outcome) -> str:
         ),
         ("calls", f"{cost.calls:,}" + (f", {cost.unknown} of unknown fate" if cost.unknown else "")),
         ("cost", money),
-        ("people", f"{done.waiting:,} answers needed" if done.waiting else "nothing waits"),
+        ("people", done.asks.words(done.run)),
         *((("short lists", done.candidates),) if "candidates.saving" in done.measures else ()),
         *(
             (f"{who} accuracy", _measure(done.measures[key]))
@@ -447,13 +552,18 @@ def outcome_text(done: Outcome) -> str:
         rows.insert(2, ("written", told(done.synthetic)[0]))
     if done.certificate:
         rows.insert(-2, ("certificate", done.certificate["words"]))
+    if done.holes.n:
+        rows.insert(-2, ("audit holes", done.holes.words(done.measures)))
     if not done.measures:
         rows.insert(5, ("accuracy", "not measured: no people's answers on the audit sample yet"))
     if done.stopped:
         rows.append(("rounds", done.stopped))
     if done.waiting:
         rows.append(
-            ("next", f"llmal review {done.run} --out todo.csv; fill in `answer`; --in todo.csv; run again")
+            (
+                "next",
+                "answer on that page or, with --out and --in, in a file; then run again (--watch does)",
+            )
         )
     return _table(rows)
 

@@ -15,6 +15,7 @@ from llmal.labels import write_labels
 from llmal.records import LabelSchema, Tally, recipe, routed
 from llmal.spec import STAGES, Pipeline
 from llmal.state import Outcome, Recipes, outcome, parcel, recipes, sources
+from llmal.store.frozen import arrived, freeze
 from llmal.store.ledger import PICO, asked_again, unknown_fate
 from llmal.store.store import Store, open_store
 
@@ -33,6 +34,8 @@ def run(
     retry_failed: bool = False,
 ) -> Outcome:
     """Run, or go on with, a pipeline.
+
+    It goes by what people had said when it began. What they say meanwhile is kept, and the next run's.
 
     Args:
         pipeline: what to do.
@@ -55,7 +58,9 @@ def run(
         store = open_store(folder)
         try:
             store.note("home", lambda: str(home))
-            return _Line(pipeline, store, home, progress, until, retry_failed).run(rounds)
+            since = freeze(store)
+            done = _Line(pipeline, store, home, progress, until, retry_failed).run(rounds)
+            return done._replace(since=since, meanwhile=arrived(store, since))
         finally:
             store.close()
 

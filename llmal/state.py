@@ -15,8 +15,11 @@ from llmal.errors import SpecError, UserError
 from llmal.generation import joined, labelled, refuse_unable, summary, used
 from llmal.plugins import Plugin
 from llmal.records import Labels, recipe
+from llmal.review.asks import NOTHING, Asks
+from llmal.review.holes import WHOLE, Holes
 from llmal.spec import Pipeline
 from llmal.store import schema as t
+from llmal.store.frozen import NEVER, Seen
 from llmal.store.ledger import PICO, Bill, bill
 from llmal.store.store import Store
 
@@ -132,6 +135,10 @@ class Outcome(NamedTuple):
         candidates: what short lists save people, or why there are none, in words; empty before any choice.
         certificate: facts and words of what is promised about people's answers; None where nothing is, or
             before anything is routed.
+        asks: what waits for people in detail: how many measure, and how long it takes.
+        meanwhile: answers people gave while this invocation went on; the next one goes by them.
+        holes: audit texts that people put off and nobody answered.
+        since: how much of what people said this invocation went by.
     """
 
     run: Path
@@ -151,6 +158,10 @@ class Outcome(NamedTuple):
     synthetic: dict[str, Any]
     candidates: str = ""
     certificate: dict[str, Any] | None = None
+    asks: Asks = NOTHING
+    meanwhile: int = 0
+    since: Seen = NEVER
+    holes: Holes = WHOLE
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for scripts."""
@@ -165,6 +176,9 @@ class Outcome(NamedTuple):
                      "calls_of_unknown_fate": self.bill.unknown},
             "labels": self.labels,
             "waiting_for_people": self.waiting,
+            "waits": self.asks.as_json(self.run),
+            "answers_meanwhile": self.meanwhile,
+            "audit_holes": self.holes.as_json(self.measures),
             "measures": self.measures,
             "certificate": self.certificate,
             "export": str(self.export) if self.export else None,
@@ -188,7 +202,8 @@ def outcome(
     names: Recipes | None = None,
 ) -> Outcome:
     """The state of a run, from its store alone; `names` where the caller has read the recipes just now."""
-    from llmal.review.stage import how_many
+    from llmal.review.asks import asks
+    from llmal.review.holes import holes
 
     schema = pipeline.label_schema()
     names = names or recipes(pipeline, ctx, store)
@@ -203,6 +218,9 @@ def outcome(
     kept = store.fact(t.student, names.student)
     lists = store.shortlist(names.route, pipeline.review.recipe())
     export = store.folder / "export"
+    asked = asks(
+        store, names=schema.names, route=names.route if routed else None, people=pipeline.budget.people
+    )
     return Outcome(
         run=store.folder,
         items=store.n_active(),
@@ -211,9 +229,7 @@ def outcome(
         bill=bill(store),
         local=getattr(pipeline.annotate, "price", None) == "local",
         labels={"source": sources, "verdict": {v: verdicts.get(v, 0) for v in ("accept", "hold", "drop")}},
-        waiting=how_many(
-            store, names=schema.names, route=names.route if routed else None, people=pipeline.budget.people
-        ),
+        waiting=asked.n,
         measures=measures(store, names.measures) | measures(store, lists.recipe if lists else ""),
         export=export if kept is not None and (export / "llmal.json").is_file() else None,
         facts_added=store.added,
@@ -223,6 +239,8 @@ def outcome(
         synthetic=summary(pipeline, ctx, store),
         candidates=lists.words if lists else "",
         certificate=store.certificate(names.certificate) if names.certificate else None,
+        asks=asked,
+        holes=holes(store, schema),
     )
 
 

@@ -1,10 +1,11 @@
-"""The review page's paths: three files without data, and two that give and take it for the token."""
+"""The review page's paths: four files without data, and four that give and take it for a person's token."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
@@ -12,7 +13,9 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from llmal.desk.options import Options
-from llmal.desk.queue import Desk, Refusal, Said
+from llmal.desk.people import People
+from llmal.desk.queue import Desk
+from llmal.desk.said import Refusal, Said
 from llmal.errors import LlmalError
 from llmal.extras import need
 from llmal.serve.guard import App, Guard, Scope
@@ -56,8 +59,12 @@ class DeskGuard(Guard):
         (b"cross-origin-resource-policy", b"same-origin"),
         (b"content-security-policy", POLICY.encode()),
     ]
-    own: ClassVar[frozenset[str]] = frozenset({*FILES, "/start", "/say"})
+    own: ClassVar[frozenset[str]] = frozenset({*FILES, "/start", "/say", "/people", "/disputes"})
     open_paths: ClassVar[frozenset[str]] = frozenset(FILES)
+
+    def __init__(self, app: App, options: Options) -> None:
+        super().__init__(app, options, lambda path, status: None)
+        self._options = options
 
     def refusal(self, scope: Scope) -> tuple[int, str] | None:
         """As the guard's, and by where a request comes from."""
@@ -74,7 +81,13 @@ class DeskGuard(Guard):
             return 403, "only the review page itself may ask this"
         if scope["path"] not in self.open_paths and any(site != "same-origin" for site in sites):
             return 403, "only the review page itself may ask this"
-        return super().refusal(scope)
+        refused = super().refusal(scope)
+        if refused is None and scope["path"] not in self.open_paths:
+            shown = [value for name, value in given if name == b"authorization"]
+            scope["person"] = self._options.who(shown[0] if len(shown) == 1 else b"")
+            if scope["person"] is None:
+                return 401, "a token is needed, as the header `Authorization: Bearer TOKEN`"
+        return refused
 
 
 def _same(origin: str, host: str) -> bool:
@@ -91,7 +104,7 @@ def app_of(desk: Desk, options: Options) -> App:
 
     Args:
         desk: what waits.
-        options: where it listens, and the token.
+        options: where it listens, and each person's token.
 
     Raises:
         MissingExtra: fastapi is not installed.
@@ -100,12 +113,12 @@ def app_of(desk: Desk, options: Options) -> App:
     from fastapi import FastAPI
 
     app = FastAPI(title="llmal", docs_url=None, redoc_url=None, openapi_url=None)
-    _paths(app, desk)
+    _paths(app, desk, People(desk))
     _errors(app)
-    return DeskGuard(app, options, lambda path, status: None)
+    return DeskGuard(app, options)
 
 
-def _paths(app: FastAPI, desk: Desk) -> None:
+def _paths(app: FastAPI, desk: Desk, people: People) -> None:
     from fastapi import Response
     from fastapi.responses import JSONResponse
 
@@ -117,17 +130,21 @@ def _paths(app: FastAPI, desk: Desk) -> None:
 
         return show
 
-    async def start(_: Request) -> Response:
-        return JSONResponse(await asyncio.to_thread(desk.start))
+    def tells(of: Callable[[str], dict[str, Any]]) -> Any:
+        async def tell(request: Request) -> Response:
+            return JSONResponse(await asyncio.to_thread(of, request.scope["person"]))
+
+        return tell
 
     async def say(request: Request) -> Response:
         kind = request.headers.get("content-type", "")
         said = _said(kind, await request.body())
-        return JSONResponse(await asyncio.to_thread(desk.say, said))
+        return JSONResponse(await asyncio.to_thread(desk.say, request.scope["person"], said))
 
     for path, (name, kind) in FILES.items():
         app.add_route(path, shows(name, kind), ["GET"])
-    app.add_route("/start", start, ["GET"])
+    for path, of in (("/start", desk.start), ("/people", people.told), ("/disputes", desk.disputes)):
+        app.add_route(path, tells(of), ["GET"])
     app.add_route("/say", say, ["POST"])
 
 

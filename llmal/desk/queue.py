@@ -1,242 +1,272 @@
-"""What lies on the desk: the items that wait, and what a person says of them, each kept before it is told."""
+"""The desk: what waits for each person, and what they say of it, each kept before it is told."""
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
-import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-
-from llmal.records import LabelSchema
+from llmal.desk.facts import Facts
+from llmal.desk.news import News
+from llmal.desk.pool import Pool
+from llmal.desk.said import Refusal, Said
+from llmal.desk.source import Source, speakers
+from llmal.records import Item, Labels, LabelSchema, Word
+from llmal.review.options import ReviewSpec
 from llmal.review.stage import Waiting
 from llmal.store import schema as t
-from llmal.store.store import Store
 from llmal.text import repaired
 
-AHEAD = 4
-"""Items a page holds: the one on the screen, and those its reader will be at before the next has come."""
+MOST_TOLD = 20
+"""Disputes sent at once."""
 
-MOST_UNDO = 50
-"""Answers of earlier starts that can be taken back from the page."""
+AUDIT = "audit"
+"""Why an item waits that measures: nobody is shown a machine's answer to it, before or after."""
 
-MOST_SECONDS = 3600.0
-"""Seconds above which nobody was reading the text: kept as this."""
-
-
-class Said(BaseModel):
-    """One thing a person did, as the page sends it; sent again word for word, it adds nothing."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    id: str = Field(pattern="^[0-9a-f]{32}$", description="made by the page for this one deed")
-    item: int = Field(ge=0, lt=2**53, description="the item's number")
-    what: Literal["answer", "skip", "unsure", "undo"]
-    labels: list[str] = Field([], max_length=10_000, description="of an answer; any order")
-    note: str = Field("", max_length=20_000, description="a comment")
-    seconds: float | None = Field(None, ge=0, allow_inf_nan=False, description="that the text was looked at")
-    full: bool = Field(True, description="whether all labels were in sight, not a short list alone")
-    of: str = Field("", pattern="^(|[0-9a-f]{32})$", description="of an undo: the id of what is taken back")
-    have: list[int] = Field([], max_length=200, description="items the page holds already")
-
-    @field_validator("note", mode="before")
-    @classmethod
-    def _note(cls, given: Any) -> Any:
-        """Half a character, as a browser may send it, loses no answer."""
-        return repaired(given)[0] if isinstance(given, str) else given
+Beside = Callable[[Collection[int]], dict[str, Any]]
+"""Items that several people answer -> what stands beside every text, with none of these in it."""
 
 
-class Refusal(Exception):
-    """What cannot be taken: its status, and why in one sentence."""
-
-    def __init__(self, status: int, words: str) -> None:
-        self.status, self.words = status, words
-        super().__init__(words)
+def nothing(apart: Collection[int]) -> dict[str, Any]:
+    """Beside a text where there is nothing to show."""
+    return {"guidelines": "", "demonstrations": []}
 
 
 class Desk:
-    """The items that wait for one person. Whatever `say` has returned from is on disk.
+    """What waits, for one person or several at once. Whatever `say` has returned from is on disk.
 
     Args:
-        store: of the run, open for writing and locked: no run goes on beside it.
+        source: of what waits; its store is open for writing, and a run may go on beside.
         schema: the classes.
-        refill: what waits now, in order.
-        person: who answers.
+        people: who answers; each has one page open, or several.
         page: version of the page, kept with every answer.
+        review: the `review:` part: blind or assisted, and what several people answer.
+        adjudicators: who settles disputes.
+        seed: of the lots that choose what several people answer.
+        beside: makes what stands beside every text, once.
+        clock: seconds that only grow.
     """
 
     def __init__(
-        self, store: Store, schema: LabelSchema, refill: Callable[[], list[Waiting]], person: str, page: str
+        self,
+        source: Source,
+        schema: LabelSchema,
+        people: Sequence[str],
+        page: str,
+        *,
+        review: ReviewSpec | None = None,
+        adjudicators: Collection[str] = (),
+        seed: int = 0,
+        beside: Beside = nothing,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._schema, self._refill = store, schema, refill
-        self._person, self._page = repaired(person)[0], page
+        self.source, self.schema = source, schema
+        self.people = tuple(dict.fromkeys(repaired(person)[0] for person in people))
+        self.adjudicators = frozenset(repaired(person)[0] for person in adjudicators)
+        self._review, self._clock = review or ReviewSpec(), clock
+        self.several = len(self.people) > 1
+        self._facts = Facts(source.store, page)
+        self._pool = Pool(
+            self.people, share=self._review.overlap, wanted=self._review.people, seed=seed, clock=clock
+        )
         self._lock = threading.Lock()
-        self._asked: dict[int, Waiting] = {}
-        self._queue: OrderedDict[int, None] = OrderedDict()
-        self._put_off = self._remarked()
-        self._fill()
-        self._done = len(store.answers(schema.names))
+        for person, items in self._facts.put_off(self.people).items():
+            self._pool.put_off(person, items)
+        self._news = News(source, self._pool, self._review.people, self._lock, clock)
+        self._texts = beside(self._pool.compared)
 
-    # --- what the page shows --------------------------------------------------------------------------------
+    # --- what a page shows ----------------------------------------------------------------------------------
 
-    def start(self) -> dict[str, Any]:
-        """All that the page shows beside items: the labels, who answers, what can be taken back."""
+    def start(self, person: str) -> dict[str, Any]:
+        """All that a page shows beside items: the labels, who answers, what can be taken back."""
         with self._lock:
-            if not self._queue:
-                self._fill()
             return {
-                "run": self._store.folder.name,
-                "person": self._person,
-                "kind": self._schema.kind,
-                "labels": [label.model_dump() for label in self._schema.labels],
-                "last": self._last(),
-                **self._now([]),
+                "run": self.source.store.folder.name,
+                "person": person,
+                "several": self.several,
+                "adjudicates": person in self.adjudicators,
+                "kind": self.schema.kind,
+                "labels": [label.model_dump() for label in self.schema.labels],
+                "last": self._facts.last(person),
+                "show": self._review.show,
+                **self._texts,
+                **self._now(person, ()),
             }
 
-    def _now(self, have: list[int]) -> dict[str, Any]:
-        """Progress, and the next items the page has not got."""
-        held = {seq for seq in have if seq in self._queue}
-        found: list[int] = []
-        for seq in self._queue:
-            if len(found) + len(held) >= AHEAD:
-                break
-            if seq not in held:
-                found.append(seq)
-        return {"done": self._done, "left": len(self._queue), "items": self._shown(found)}
+    def disputes(self, person: str) -> dict[str, Any]:
+        """Items on which people differ, with what each said.
 
-    def _shown(self, seqs: list[int]) -> list[dict[str, Any]]:
-        # No guess and no confidence: whoever has seen a machine's answer gives it more often.
-        return [
+        Raises:
+            Refusal: this person does not settle disputes.
+        """
+        self._may_settle(person)
+        with self._lock:
+            torn = [*self._news.torn.items()]
+        shown = torn[:MOST_TOLD]
+        items = self.source.store.items([item for item, _ in shown])
+        found = [
             {
                 "item": item.seq,
                 "text": item.text,
                 "flags": list(item.flags),
-                "why": self._asked[item.seq].why,
-                "candidates": list(self._asked[item.seq].candidates),
+                "why": "people differ",
+                "answers": [{"person": w.person, "labels": list(w.labels), "note": w.note} for w in words],
             }
-            for item in self._store.items(seqs)
+            for item, (_, words) in zip(items, shown, strict=True)
         ]
+        return {"items": found, "left": len(torn)}
+
+    def overlap(self) -> dict[str, int]:
+        """How many items several people are to answer, and how many of these have all their words."""
+        with self._lock:
+            return {"wanted": len(self._pool.compared), "done": self._pool.compared_done()}
+
+    def _now(self, person: str, have: Collection[int]) -> dict[str, Any]:
+        """Progress, and the next items this page has not got."""
+        self._news.watch()
+        found = self._pool.give(person, have)
+        if not found and not any(self._pool.holds(person, item) for item in have) and self._news.needed():
+            found = self._pool.give(person, have)
+        return {
+            "done": self._pool.done(person),
+            "left": self._pool.waits(person),
+            "mine": self._news.mine[person],
+            "disputes": len(self._news.torn) if person in self.adjudicators else 0,
+            "items": self._shown(found),
+        }
+
+    def _shown(self, seqs: Sequence[int]) -> list[dict[str, Any]]:
+        return [self._one(item) for item in self.source.store.items(seqs)] if seqs else []
+
+    def _one(self, item: Item) -> dict[str, Any]:
+        what = self._waits(item.seq)
+        guess = self._guess(what)
+        return {
+            "item": item.seq,
+            "text": item.text,
+            "flags": list(item.flags),
+            "why": what.why,
+            "candidates": list(what.candidates) if what.why != AUDIT else [],
+            "guess": None if guess is None else list(guess),
+            "confidence": None if guess is None else what.confidence,
+            "flagged": self._news.flagged.get(item.seq),
+        }
+
+    def _guess(self, what: Waiting) -> Labels | None:
+        """The machine's labels beside the text; whoever has seen them gives them more often."""
+        return None if self._review.show == "blind" else _machine(what)
+
+    def _waits(self, item: int) -> Waiting:
+        what = self._pool.known(item)
+        if what is None:
+            what = next(iter(self.source.again([item])), Waiting(item, "its answer was taken back"))
+        return what
 
     # --- what is said ---------------------------------------------------------------------------------------
 
-    def say(self, said: Said) -> dict[str, Any]:
+    def say(self, person: str, said: Said) -> dict[str, Any]:
         """Keep what a person did, and give the items that come next.
 
         Raises:
-            Refusal: an item that does not wait, labels that are none, nothing to take back.
+            Refusal: an item that is not this person's, labels that are none, nothing to take back.
         """
         with self._lock:
+            if not self._facts.known(person, said):
+                self._keep(person, said)
             more: dict[str, Any] = {}
-            if not self._known(said):
-                self._keep(said)
-            if said.what == "undo" and said.item in self._queue:
+            if said.what == "undo" and self._pool.holds(person, said.item):
                 more["undone"] = self._shown([said.item])[0]
-            return {**more, **self._now([*said.have, *([said.item] if more else [])])}
+            elif said.what == "answer" and self._review.show == "blind":
+                what = self._waits(said.item)
+                if (labels := _machine(what)) is not None:
+                    more["machine"] = {"labels": list(labels), "confidence": what.confidence}
+            have = [*said.have, said.item] if "undone" in more else said.have
+            return {**more, **self._now(person, have)}
 
-    def _known(self, said: Said) -> bool:
-        """Whether this very deed is kept already."""
-        return any(
-            self._store.count(
-                table, table.c.item == said.item, table.c.person == self._person, _from_page(table, said.id)
-            )
-            for table in (t.answer, t.remark)
-        )
-
-    def _keep(self, said: Said) -> None:
+    def _keep(self, person: str, said: Said) -> None:
         if said.what == "undo":
-            self._take_back(said)
-            return
-        if said.item not in self._queue:
-            raise Refusal(409, "this item does not wait for an answer any more")
-        if said.what == "answer":
-            self._append(t.answer, said, {"labels": json.dumps(self._labels(said)), "line": 0,
-                                          "shown": self._short(said)})  # fmt: skip
-            del self._queue[said.item]
-            self._done += 1
+            self._take_back(person, said)
+        elif said.what == "adjudicate":
+            self._settle(person, said)
+        elif said.what in ("flag", "unflag"):
+            self._flag(person, said)
+        elif not self._pool.may(person, said.item):
+            raise Refusal(409, "this item does not wait for your answer any more")
+        elif said.what == "answer":
+            self._answer(person, said)
         else:
-            self._append(t.remark, said, {"what": said.what, "answer": None})
-            if said.what == "skip":
-                self._queue.move_to_end(said.item)
-            else:
-                del self._queue[said.item]
-                self._put_off.add(said.item)
-        if not self._queue:
-            self._fill()
+            n = self._facts.remark(person, said)
+            (self._pool.later if said.what == "skip" else self._pool.unsure)(person, said.item)
+            self._news.deed(said.item, remark=n)
+            self._news.short()
 
-    def _take_back(self, said: Said) -> None:
-        a, r = t.answer.c, t.remark.c
-        mine = (a.item == said.item, a.person == self._person, _from_page(t.answer, said.of), t.standing())
-        found = self._store.read(sa.select(a.n).where(*mine)) if said.of else []
-        passed = (r.item == said.item, r.person == self._person, _from_page(t.remark, said.of))
-        if not found and not (said.of and self._store.count(t.remark, *passed, r.what != "undo")):
-            raise Refusal(409, "there is nothing to take back")
-        self._append(t.remark, said, {"what": "undo", "answer": found[0][0] if found else None})
-        self._put_off.discard(said.item)
-        if found:
-            self._done = max(0, self._done - 1)
-        if said.item not in self._asked:  # answered before this start
-            self._asked.update((w.item, w) for w in self._refill() if w.item == said.item)
-            self._asked.setdefault(said.item, Waiting(said.item, "its answer was taken back"))
-        self._queue[said.item] = None
-        self._queue.move_to_end(said.item, last=False)
+    def _answer(self, person: str, said: Said) -> None:
+        what, labels, before = self._waits(said.item), self._labels(said), self._words(said.item)
+        shown = what.candidates if not said.full and what.why != AUDIT else ()
+        n = self._facts.answer(person, said, labels, shown=shown, saw=self._guess(what), role="label")
+        self._pool.said(person, said.item)
+        if before:
+            after = self.source.words(said.item)
+        else:
+            after = [Word(said.item, person, tuple(labels), said.note, said.seconds, time.time())]
+        self._news.deed(said.item, answer=n, before=before, after=after)
 
-    def _append(self, table: sa.Table, said: Said, more: dict[str, Any]) -> None:
-        seconds = None if said.seconds is None else round(min(said.seconds, MOST_SECONDS), 2)
-        row = {
-            "item": said.item,
-            "person": self._person,
-            "note": said.note,
-            "source": f"{self._page}:{said.id}",
-            "at": time.time(),
-            "seconds": seconds,
-            **more,
-        }
-        with self._store.begin() as db:
-            last = db.execute(sa.select(sa.func.coalesce(sa.func.max(table.c.n), 0))).scalar_one()
-            self._store.add(table, [{"n": int(last) + 1, **row}], db=db)
+    def _take_back(self, person: str, said: Said) -> None:
+        given = self._facts.given(person, said.item, said.of)
+        if given is None:
+            if not self._facts.was_put_off(person, said.item, said.of):
+                raise Refusal(409, "there is nothing to take back")
+            if not self._pool.takes_back(person, said.item):
+                raise Refusal(409, "somebody else has this item now")
+        what, before = self._waits(said.item), self._words(said.item)
+        n = self._facts.remark(person, said, given and given.n)
+        after = self._words(said.item)
+        if given is None:
+            self._pool.back(person, what)
+        elif not given.adjudicates:
+            self._pool.back(person, what, speakers(after))
+        self._news.deed(said.item, remark=n, before=before, after=after)
+
+    def _settle(self, person: str, said: Said) -> None:
+        self._may_settle(person)
+        if said.item not in self._news.torn:
+            raise Refusal(409, "people do not differ on this item any more")
+        labels, before = self._labels(said), self._words(said.item)
+        n = self._facts.answer(person, said, labels, shown=(), saw=None, role=t.ADJUDICATE)
+        self._news.deed(said.item, answer=n, before=before, after=self._words(said.item))
+
+    def _words(self, item: int) -> list[Word]:
+        """What people say of an item; no question where nobody said anything."""
+        return self.source.words(item) if item in self._pool.answered else []
+
+    def _may_settle(self, person: str) -> None:
+        if person not in self.adjudicators:
+            raise Refusal(403, "only who settles disputes may ask this")
+
+    def _flag(self, person: str, said: Said) -> None:
+        if self._pool.known(said.item) is None and said.item not in self._pool.answered:
+            raise Refusal(409, "this item is not on the desk")
+        n = self._facts.remark(person, said)
+        if said.what == "flag":
+            self._news.flagged[said.item] = said.note
+        else:
+            self._news.flagged.pop(said.item, None)
+        self._news.deed(said.item, remark=n)
 
     def _labels(self, said: Said) -> list[str]:
-        given, names = set(said.labels), self._schema.names
-        if not given <= set(names) or (self._schema.kind == "single" and len(given) != 1):
+        given, names = set(said.labels), self.schema.names
+        if not given <= set(names) or (self.schema.kind == "single" and len(given) != 1):
             raise Refusal(422, "labels: expected labels of this run, exactly one unless a text may have more")
         return [name for name in names if name in given]
 
-    def _short(self, said: Said) -> str | None:
-        """The short list that was in sight; None for the full list."""
-        some = self._asked[said.item].candidates
-        return json.dumps(list(some)) if some and not said.full else None
-
-    # --- the order ------------------------------------------------------------------------------------------
-
-    def _fill(self) -> None:
-        """Ask the run what waits; what this person put off comes last, or, said `unsure` just now, not."""
-        first = not self._asked
-        found = [w for w in self._refill() if first or w.item not in self._put_off]
-        self._asked.update((w.item, w) for w in found)
-        later = [w.item for w in found if w.item in self._put_off]
-        self._queue = OrderedDict.fromkeys(w.item for w in found if w.item not in self._put_off)
-        self._queue.update(OrderedDict.fromkeys(later))
-
-    def _remarked(self) -> set[int]:
-        """Items this person skipped or was not sure of at earlier starts."""
-        c = t.remark.c
-        found = self._store.read(sa.select(c.item, c.what).where(c.person == self._person).order_by(c.n))
-        return {item for item, what in dict(map(tuple, found)).items() if what != "undo"}
-
-    def _last(self) -> list[dict[str, Any]]:
-        """The newest answers this person gave on a page and did not take back, oldest first."""
-        c = t.answer.c
-        where = (c.person == self._person, c.source.like("page-%"), t.standing())
-        found = self._store.read(
-            sa.select(c.item, c.source).where(*where).order_by(c.n.desc()).limit(MOST_UNDO)
-        )
-        return [{"item": item, "id": source.rpartition(":")[2]} for item, source in reversed(found)]
+    def close(self) -> None:
+        """Wait for what goes on beside; the store may be closed then."""
+        self._news.close()
 
 
-def _from_page(table: sa.Table, name: str) -> sa.ColumnElement[bool]:
-    """Deeds with this id, whichever version of the page they came from."""
-    return table.c.source.like(f"page-%:{name}")
+def _machine(what: Waiting) -> Labels | None:
+    """What a machine answers; None where it did not, and of items that measure."""
+    if what.why == AUDIT or (what.confidence is None and not what.guess):
+        return None
+    return what.guess

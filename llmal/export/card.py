@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from llmal.export.stage import Parcel
@@ -81,7 +82,7 @@ def _body(parcel: Parcel) -> list[str]:
     if parcel.kind == "finetune" or (parcel.headed and parcel.encoder.name == "sentence"):
         lines += ["Without llmal:", "", "```python", *used.split("\n"), "```", ""]
     lines += ["## Labels", ""]
-    lines += [f"- `{_line(label.name)}`" + (f": {_line(label.description)}" if label.description else "")
+    lines += [f"- `{_code(label.name)}`" + (f": {_line(label.description)}" if label.description else "")
               for label in parcel.schema.labels]  # fmt: skip
     return [
         *lines,
@@ -140,5 +141,11 @@ def _sources(counts: dict[str, int]) -> str:
 
 
 def _line(text: str) -> str:
-    """One line of Markdown that stays text: no table bars, no tags, no line breaks."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    """One line of Markdown that stays text: no table bars, tags, line breaks, links or pictures."""
+    words = " ".join(text.split()).replace("`", "'").replace("<", "&lt;")
+    return re.sub(r"[\\|\[\]*_]", r"\\\g<0>", words)
+
+
+def _code(text: str) -> str:
+    """What stands between backticks in a list: nothing in it is markup but a backtick."""
+    return " ".join(text.split()).replace("`", "'")

@@ -23,8 +23,10 @@ FORMAT = "llmal.report"
 VERSION = 1
 """Raised when a key of report.json changes its meaning or goes; new keys do not raise it."""
 
-_OF_ONE_CALL = ("facts_added", "seconds", "stopped", "asked_again_after_a_crash")
-"""Keys of an outcome that tell of one invocation, not of the run."""
+_OF_ONE_CALL = (
+    "facts_added", "seconds", "stopped", "asked_again_after_a_crash", "answers_meanwhile", "waits"
+)  # fmt: skip
+"""Keys of an outcome that tell of one invocation, not of the run, or what to type where it is."""
 
 
 def collect(pipeline: Pipeline, store: Store, ctx: Context) -> dict[str, Any]:
@@ -66,6 +68,7 @@ def state_of(pipeline: Pipeline, store: Store, names: Recipes) -> str:
         t.attempt,
         t.outcome,
         t.answer,
+        t.remark,
         t.audit,
         t.pick,
         t.annotation,
@@ -147,7 +150,9 @@ def _cost(done: Outcome, people: dict[str, Any]) -> str:
     money = f"{calls} to a model of your own" if usd is None else f"${usd:,.2f} for {calls} to a model"
     if not done.bill.calls:
         money = "no money and no calls to a model"
-    given = f"{people['texts']:,} answers of people" if people["texts"] else "no answers of people"
+    words, minutes = sum(p["words"] for p in people["crew"]["people"]), people["crew"]["minutes"]
+    given = f"{words:,} answers of people" if words else "no answers of people"
+    given += f" in {minutes:,.1f} minutes" if minutes else ""
     waits = f"; {done.waiting:,} texts wait for people" if done.waiting else ""
     return f"That took {money}, and {given}{waits}."
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from llmal.corpus import shown
 from llmal.records import Decision, Labels, LabelSchema, Route
 from llmal.route.promise import of_facts
 from llmal.spec import Pipeline
@@ -16,6 +17,9 @@ from llmal.store.store import Store
 
 ASIDE = 20
 """Rows set aside that are named one by one."""
+
+FLAGGED = 20
+"""Flagged texts that are named one by one."""
 
 
 class Given(NamedTuple):
@@ -30,7 +34,7 @@ def counts(pipeline: Pipeline, store: Store, names: Recipes, done: Outcome, give
     a = t.annotation.c
     found: dict[str, Any] = {
         "classes": classes(pipeline.label_schema(), given),
-        "people": people(store, done, given),
+        "people": people(store, pipeline.label_schema(), done, given),
         "rounds": rounds(store, names.annotations, names.decisions),
         "annotations": store.tally(a.status, a.recipe == names.annotations),
         "not_accepted": not_accepted(store, names.decisions),
@@ -56,17 +60,24 @@ def classes(schema: LabelSchema, given: Given) -> list[dict[str, Any]]:
     ]
 
 
-def people(store: Store, done: Outcome, given: Given) -> dict[str, Any]:
-    """Answers people gave, and where the audit sample's come from."""
+def people(store: Store, schema: LabelSchema, done: Outcome, given: Given) -> dict[str, Any]:
+    """Answers people gave, where the audit sample's come from, what they flagged, and who they are."""
+    from llmal.review.people import crew
+
     answers, audit = given.answers, set(store.active(store.audit()))
     gold = store.gold(audit)
+    flags = store.flagged()
+    ids = store.ids(list(flags)[:FLAGGED])
     return {
-        "answers": store.count(t.answer),
+        "answers": store.n_words(),
         "texts": len(answers),
         "waiting": done.waiting,
         "audit": len(audit),
         "audit_by_people": len(audit & answers.keys()),
         "audit_by_gold": len((audit & gold.keys()) - answers.keys()),
+        "flagged": len(flags),
+        "flags": [{"id": ids[s], "note": flags[s]} for s in ids],
+        "crew": crew(store, schema),
     }
 
 
@@ -135,6 +146,7 @@ def next_steps(done: Outcome, found: dict[str, Any], pipeline: Pipeline) -> list
             f"{done.waiting} items wait for people: "
             "`llmal review RUN --out todo.csv`, fill in, `--in todo.csv`."
         )
+    said += _about_people(done, found["people"])
     accuracy = done.measures.get("student.accuracy")
     if accuracy and accuracy["high"] - accuracy["low"] > 0.1:
         wider = int(accuracy["n"] * ((accuracy["high"] - accuracy["low"]) / 0.1) ** 2)
@@ -145,6 +157,27 @@ def next_steps(done: Outcome, found: dict[str, Any], pipeline: Pipeline) -> list
     if failed:
         said.append(
             f"{failed} items' calls failed for good: `llmal run FILE --retry-failed` asks them again."
+        )
+    return said
+
+
+def _about_people(done: Outcome, people: dict[str, Any]) -> list[str]:
+    """What people's own words ask for: somebody in doubt, disputes, holes in the audit sample."""
+    crew = people["crew"]
+    said = [
+        f"Look at the answers of {shown(p['name'])}: {shown(p['warning'], limit=200)}."
+        for p in crew["people"]
+        if p["warning"]
+    ]
+    if crew["disputes"]:
+        said.append(
+            f"People differ on {crew['disputes']:,} texts: "
+            "`llmal review RUN` shows them to whoever settles disputes."
+        )
+    if done.holes.n:
+        said.append(
+            f"{done.holes.n:,} audit texts were put off and have no answer: let somebody else answer them, "
+            "or say in the guidelines what such texts are."
         )
     return said
 

@@ -83,7 +83,8 @@ def _calls() -> sa.Select[Any]:
 def _answers() -> sa.Select[Any]:
     item, part = t.answer.c.item, _part()
     joined = t.answer.outerjoin(t.audit, t.audit.c.item == item).outerjoin(t.pick, t.pick.c.item == item)
-    return sa.select(part, sa.func.count(item.distinct())).select_from(joined).group_by(part)
+    count = sa.func.count(item.distinct())
+    return sa.select(part, count).select_from(joined).where(t.standing()).group_by(part)
 
 
 def _part() -> sa.Label[Any]:

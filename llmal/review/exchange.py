@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import sqlalchemy as sa
 
 from llmal.corpus import file_digest, json_line, shown, text_key
 from llmal.errors import ReviewError
 from llmal.records import Labels, LabelSchema, batched
+from llmal.review import taking
 from llmal.review.formats import reading
 from llmal.review.formats.argilla import Argilla
 from llmal.review.formats.label_studio import LabelStudio
@@ -26,9 +28,6 @@ FORMATS: dict[str, type[Format]] = {f.name: f for f in (LabelStudio, Argilla, Pr
 
 BLOCK = 4096
 """Items whose texts are in memory at once."""
-
-TICK = 1e-3
-"""Seconds: two times no further apart are one, since tools cut them to micro- or milliseconds."""
 
 
 class Taken(NamedTuple):
@@ -118,37 +117,56 @@ def hand_out(store: Store, queue: Iterable[Work], path: Path, schema: LabelSchem
 
 def waiting_work(store: Store, queue: list[Waiting]) -> Iterator[Work]:
     """What waits, in order; an item of the audit goes out without anything a machine said."""
+    flags = store.flagged()
     for block in batched(queue, BLOCK):
         for w, item in zip(block, store.items([w.item for w in block]), strict=True):
-            why = "; ".join((w.why, *item.flags))
+            work = Work(item.key, item.text, "; ".join((w.why, *item.flags)), flag=flags.get(w.item))
             if w.why == AUDIT:
-                yield Work(item.key, item.text, why)
+                yield work
             else:
                 sure = number(w.confidence, 0.0, 1.0)
-                yield Work(item.key, item.text, why, w.guess, sure, w.candidates)
+                yield work._replace(guess=w.guess, confidence=sure, candidates=w.candidates)
 
 
 def answered_work(store: Store, schema: LabelSchema) -> Iterator[Work]:
-    """Every item that people answered, with the newest answer of each; no machine's answer goes along."""
-    newest: dict[int, dict[str, Said]] = {}
-    first: dict[int, Labels] = {}
-    columns = schema.columns()
-    for a in store.read(t.answer.select().where(t.standing()).order_by(t.answer.c.n)):
-        labels = tuple(json.loads(a.labels))
-        if set(labels) <= set(columns):
-            newest.setdefault(a.item, {})[a.person] = Said(labels, a.person, a.note, a.seconds, a.at)
-            first[a.item] = tuple(json.loads(a.shown)) if a.shown else ()
-    for block in batched(sorted(newest), BLOCK):
+    """Every item that people answered, with each one's word and what settled a dispute.
+
+    No machine's answer goes along but the one that stood beside the text.
+    """
+    c = t.answer.c
+    more = {
+        (a.item, a.person, a.role == t.ADJUDICATE, a.at): (a.shown, a.saw)
+        for a in store.read(sa.select(c.item, c.person, c.role, c.at, c.shown, c.saw).order_by(c.n))
+    }
+    by_item: dict[int, list[Said]] = {}
+    for word in store.words(schema.columns()):
+        shown, saw = map(_listed, more[word.item, word.person, word.adjudicates, word.at])
+        said = Said(
+            word.labels, word.person, word.note, word.seconds, word.at, shown or (), saw, word.adjudicates
+        )
+        by_item.setdefault(word.item, []).append(said)
+    flags = store.flagged()
+    for block in batched(sorted(by_item), BLOCK):
         for item in store.items(block):
-            said = tuple(newest[item.seq].values())
-            yield Work(item.key, item.text, "answered", candidates=first[item.seq], said=said)
+            each, flag = tuple(by_item[item.seq]), flags.get(item.seq)
+            newest = each[-1].shown or ()
+            yield Work(item.key, item.text, "answered", candidates=newest, said=each, flag=flag)
 
 
-def take_back(store: Store, path: Path, schema: LabelSchema, name: str, *, person: str = "someone") -> Taken:
+def take_back(
+    store: Store,
+    path: Path,
+    schema: LabelSchema,
+    name: str,
+    *,
+    person: str = "someone",
+    people: Mapping[str, str] | None = None,
+) -> Taken:
     """Read the answers in a tool's export; the same file twice adds nothing.
 
     An answer is new where it differs from what that person said last of the item; one that is older than that
-    is counted, not added. A task that is wrong is set aside with its number, in JSONL its line.
+    is counted, not added. Where the tool tells no time, an answer is new that differs from what the tool said
+    last. A task that is wrong is set aside with its number, in JSONL its line.
 
     Args:
         store: of the run, open for writing.
@@ -156,6 +174,7 @@ def take_back(store: Store, path: Path, schema: LabelSchema, name: str, *, perso
         schema: the classes; an answer outside them is set aside, never bent.
         name: of the format.
         person: who answered, where the file does not say.
+        people: what the file calls people -> how they are known, where somebody can tell.
 
     Raises:
         ReviewError: no such file or format, or a file that is no text.
@@ -163,29 +182,24 @@ def take_back(store: Store, path: Path, schema: LabelSchema, name: str, *, perso
     form, text = chosen(name)(schema), reading.content(path)
     if form.wraps and not text.lstrip().startswith("["):
         raise ReviewError(f"this is no list of tasks, as {name} writes them", where=path.name)
-    desk = _Desk(store, schema, path, file_digest(path), person)
+    desk = _Desk(store, schema, path, name, person, people or {})
     for block in batched(reading.tasks(text), BLOCK):
         desk.read(form, block)
     return desk.done()
 
 
-class _Before(NamedTuple):
-    """What a person said last of an item, and whether it was taken back."""
-
-    labels: str
-    note: str
-    at: float
-    stands: bool
-
-
 class _Desk:
     """Tasks compared with the run, and what is right about them."""
 
-    def __init__(self, store: Store, schema: LabelSchema, path: Path, digest: str, person: str) -> None:
+    def __init__(
+        self, store: Store, schema: LabelSchema, path: Path, tool: str, person: str, people: Mapping[str, str]
+    ) -> None:
         self._store, self._schema, self._path = store, schema, path
-        self._digest, self._person = digest, person
-        self._keys: dict[str, int] = {key: seq for seq, key in store.read(_keys())}
+        self._person, self._people = person, people
+        self._tool, self._source = tool, f"{tool}:{file_digest(path)}"
+        self._keys = taking.keys(store)
         self._kept: list[dict[str, Any]] = []
+        self._flags: list[dict[str, Any]] = []
         self._aside: list[str] = []
         self._open = self._skipped = 0
 
@@ -216,8 +230,9 @@ class _Desk:
     def _take(self, line: int, seq: int, work: Work) -> None:
         self._skipped += work.skipped
         self._open += not work.said and not work.skipped
-        columns = self._schema.columns()
-        listed = [name for name in work.candidates if name in columns]
+        if work.flag is not None:
+            note = repaired(work.flag)[0]
+            self._flags.append({"item": seq, "note": note, "source": f"{self._source}:{line}"})
         for n, said in enumerate(work.said):
             if why := _wrong(said.labels, self._schema):
                 self._put_aside(line, why)
@@ -226,42 +241,32 @@ class _Desk:
             self._kept.append(
                 {
                     "item": seq,
-                    "person": repaired(said.person or self._person)[0],
+                    "person": repaired(self._known(said.person))[0],
                     "labels": json.dumps(given),
                     "note": repaired(said.note)[0],
                     # Two answers of one person about one item are two facts of one line.
-                    "source": self._digest if n == 0 else f"{self._digest}.{n}",
+                    "source": self._source if n == 0 else f"{self._source}.{n}",
                     "line": line,
                     "at": said.at,
                     "seconds": said.seconds,
-                    "shown": json.dumps(listed) if listed else None,
+                    "shown": self._names(work.candidates if said.shown is None else said.shown),
+                    "saw": json.dumps([]) if said.saw == () else self._names(said.saw),
+                    "role": t.ADJUDICATE if said.adjudicates else "label",
                 }
             )
 
+    def _known(self, person: str | None) -> str:
+        """How that person is known here."""
+        return self._people.get(person, person) if person else self._person
+
+    def _names(self, labels: Labels | None) -> str | None:
+        """Those of the labels that exist, as JSON; None where there are none."""
+        found = [name for name in labels or () if name in self._schema.columns()]
+        return json.dumps(found) if found else None
+
     def done(self) -> Taken:
-        """Add what is new, oldest first: of one item the newest answer counts."""
-        now = time.time()
-        latest: dict[tuple[int, str], _Before] = {}
-        n, stands = 0, {s for (s,) in self._store.read(_numbers().where(t.standing()))}
-        for a in self._store.read(t.answer.select().order_by(t.answer.c.n)):  # newest last, so it wins
-            latest[a.item, a.person] = _Before(a.labels, a.note, a.at, a.n in stands)
-            n = a.n
-        fresh: list[dict[str, Any]] = []
-        older = 0
-        for a in sorted(self._kept, key=lambda a: now if a["at"] is None else a["at"]):
-            before = latest.get((a["item"], a["person"]))
-            if before is not None:
-                same = before.labels == a["labels"] and a["note"] in ("", before.note)
-                late = a["at"] is not None and a["at"] <= before.at + TICK
-                if same and (before.stands or late):
-                    continue
-                if late:
-                    older += 1
-                    continue
-            row = {**a, "at": now if a["at"] is None else a["at"]}
-            latest[a["item"], a["person"]] = _Before(row["labels"], row["note"], row["at"], True)
-            fresh.append(row)
-        new = int(self._store.add(t.answer, [{"n": n + i, **a} for i, a in enumerate(fresh, 1)]))
+        """Add what is new."""
+        new, older = taking.add(self._store, self._kept, self._flags, self._tool, by=self._person)
         known = len(self._kept) - new - older
         return Taken(new, known, self._open, self._aside, self._skipped, older)
 
@@ -284,9 +289,5 @@ def _wrong(labels: Labels, schema: LabelSchema) -> str:
     return ""
 
 
-def _numbers() -> Any:
-    return t.answer.select().with_only_columns(t.answer.c.n)
-
-
-def _keys() -> Any:
-    return t.item.select().with_only_columns(t.item.c.seq, t.item.c.key)
+def _listed(text: str | None) -> Labels | None:
+    return tuple(json.loads(text)) if text else None

@@ -11,6 +11,7 @@ from llmal.audit import shuffled
 from llmal.context import Context
 from llmal.records import Labels, LabelSchema, Route, Tally
 from llmal.review.options import ReviewSpec
+from llmal.review.order import ranked
 from llmal.store import schema as t
 from llmal.store.store import Store
 
@@ -49,15 +50,13 @@ def waiting(
     people: int | None,
     options: ReviewSpec = DEFAULT,
 ) -> list[Waiting]:
-    """Items that wait for a person: those that measure first, then labels in doubt, then the least sure.
+    """Items that wait for a person: those that measure first, then labels in doubt, then as `order` says.
 
     Items that measure are shown the full list, blind; labels in doubt the full list, since the student may
     have learnt the doubted one. The others have a candidate set where `run` made one.
 
-    The least sure first is the order with sets, too; where all labels share one threshold, an item with an
-    empty set is less sure than any other. By doubt per bit of cost people would correct 0.5 to 5.4 points
-    fewer of the student's errors for the same bits, and teach it 0.2 to 1.9 points more (trec, clinc150:
-    `tests/benchmarks/review_lists.py`); what teaches best is for a strategy to pick.
+    For the order of the rest see `llmal.review.order`; sets change little in it, as choosing from a short
+    list saves tenths of a second beside the reading.
 
     Args:
         store: of the run.
@@ -75,7 +74,7 @@ def waiting(
     ]
     made = store.shortlist(route, options.recipe()) if route else None
     sets = store.candidates(made.recipe) if made is not None and made.used else {}
-    rest = routed(store, route, names)
+    rest = ranked(store, routed(store, route, names), by=options.order, labels=max(1, len(names)), sets=sets)
     return [*audit, *again, *(_waits(r, sets, len(names)) for r in rest)][: _left(store, names, people)]
 
 
@@ -84,6 +83,11 @@ def how_many(store: Store, *, names: Collection[str], route: str | None, people:
     n = len(_unmeasured(store, names)) + len(_doubts(store)) + len(_open(store, route, names))
     left = _left(store, names, people)
     return n if left is None else min(n, left)
+
+
+def waits(store: Store, *, names: Collection[str], route: str | None) -> tuple[list[int], set[int]]:
+    """Items that wait whatever the budget: those that measure, in the order of asking, and the others."""
+    return _unmeasured(store, names), _doubts(store).keys() | _open(store, route, names)
 
 
 def routed(store: Store, route: str | None, names: Collection[str]) -> list[Route]:
@@ -115,8 +119,8 @@ def _unmeasured(store: Store, names: Collection[str]) -> list[int]:
 
 
 def _left(store: Store, names: Collection[str], people: int | None) -> int | None:
-    """Answers that people may still give; None for no limit."""
-    return None if people is None else max(0, people - len(store.answers(names)))
+    """Answers that people may still give, each person's on each item being one; None for no limit."""
+    return None if people is None else max(0, people - store.n_words(names))
 
 
 def _doubts(store: Store) -> dict[int, str]:

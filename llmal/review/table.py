@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from llmal.corpus import file_digest, records, shown, write_jsonl
 from llmal.errors import ReviewError
 from llmal.records import Labels, LabelSchema
+from llmal.review import taking
+from llmal.review.exchange import Taken, answered_work
+from llmal.review.formats import work as w
 from llmal.review.stage import Waiting
 from llmal.store import schema as t
 from llmal.store.store import Store
@@ -23,17 +25,17 @@ COLUMNS = ("item", "text", "answer", "person", "note", "why", "guess", "confiden
 `candidates` is what a person chose from first: it is kept beside the answer, and any label may be the answer.
 """
 
+MORE = ("seconds", "at", "settles", "flagged", "flag")
+"""Columns of a table of answers: time spent, Unix time, whether the word settles a dispute, and the flag.
+
+There `guess` is what of a machine's stood beside the text.
+"""
+
+TOOL = "table"
+"""Where answers in a table are from, as their source says."""
+
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """First characters with which a spreadsheet takes a cell for a formula, full-width ones included."""
-
-
-class Taken(NamedTuple):
-    """What came back: new answers, rows known already, rows left open, and rows set aside with reasons."""
-
-    new: int
-    known: int
-    open: int
-    aside: list[str]
 
 
 def hand_out(store: Store, queue: list[Waiting], path: Path, *, spreadsheet: bool = False) -> int:
@@ -48,7 +50,47 @@ def hand_out(store: Store, queue: list[Waiting], path: Path, *, spreadsheet: boo
     Raises:
         ReviewError: another ending.
     """
-    rows = _rows(store, queue)
+    return _write(path, _rows(store, queue), COLUMNS, spreadsheet=spreadsheet)
+
+
+def answered_out(store: Store, schema: LabelSchema, path: Path, *, spreadsheet: bool = False) -> int:
+    """Write what people answered, a row for each one's word and for what settled a dispute; returns how many.
+
+    Read back, it is what it was; a cell with the names of several labels is JSON where bars would not do.
+
+    Args:
+        store: of the run.
+        schema: the classes.
+        path: where to; ending in .jsonl or .csv.
+        spreadsheet: as for `hand_out`.
+
+    Raises:
+        ReviewError: another ending.
+    """
+    rows = (
+        {
+            "item": work.key,
+            "text": work.text,
+            "answer": said.labels[0] if schema.kind == "single" else list(said.labels),
+            "person": said.person,
+            "note": said.note or None,
+            "why": work.why,
+            "guess": None if said.saw is None else list(said.saw),
+            "confidence": None,
+            "candidates": list(said.shown) if said.shown else None,
+            "seconds": said.seconds,
+            "at": said.at,
+            "settles": said.adjudicates or None,
+            "flagged": work.flag is not None or None,
+            "flag": work.flag or None,
+        }
+        for work in answered_work(store, schema)
+        for said in work.said
+    )
+    return _write(path, rows, (*COLUMNS, *MORE), spreadsheet=spreadsheet)
+
+
+def _write(path: Path, rows: Iterator[dict[str, Any]], columns: tuple[str, ...], *, spreadsheet: bool) -> int:
     if path.suffix == ".jsonl":
         return write_jsonl(path, rows)
     if path.suffix != ".csv":
@@ -58,12 +100,10 @@ def hand_out(store: Store, queue: list[Waiting], path: Path, *, spreadsheet: boo
     part = path.with_name(path.name + ".part")
     n = 0
     with part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         for row in rows:
-            cells = {
-                k: "|".join(v) if isinstance(v, list) else ("" if v is None else v) for k, v in row.items()
-            }
+            cells = {k: _cell(v) for k, v in row.items()}
             writer.writerow({k: _inert(v) for k, v in cells.items()} if spreadsheet else cells)
             n += 1
     part.replace(path)
@@ -71,18 +111,26 @@ def hand_out(store: Store, queue: list[Waiting], path: Path, *, spreadsheet: boo
 
 
 def _rows(store: Store, queue: list[Waiting]) -> Iterator[dict[str, Any]]:
-    for w, item in zip(queue, store.items([w.item for w in queue]), strict=True):
+    for one, item in zip(queue, store.items([one.item for one in queue]), strict=True):
         yield {
             "item": item.key,
             "text": item.text,
             "answer": None,
             "person": None,
             "note": None,
-            "why": "; ".join((w.why, *item.flags)),
-            "guess": list(w.guess) or None,
-            "confidence": None if w.confidence is None else round(w.confidence, 4),
-            "candidates": list(w.candidates) or None,
+            "why": "; ".join((one.why, *item.flags)),
+            "guess": list(one.guess) or None,
+            "confidence": None if one.confidence is None else round(one.confidence, 4),
+            "candidates": list(one.candidates) or None,
         }
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        joined = "|".join(value)
+        plain = value and joined.split("|") == value == [name.strip() for name in value]
+        return joined if plain and not joined.startswith("[") else json.dumps(value)
+    return "" if value is None else value
 
 
 def _inert(value: Any) -> Any:
@@ -105,9 +153,10 @@ def take_back(store: Store, path: Path, schema: LabelSchema, *, person: str = "s
     """
     if not path.is_file():
         raise ReviewError("no such table", where=str(path))
-    digest = file_digest(path)
-    keys = {key: seq for seq, key in store.read(_keys())}
+    source = f"{TOOL}:{file_digest(path)}"
+    keys = taking.keys(store)
     answers: list[dict[str, Any]] = []
+    flags: list[dict[str, Any]] = []
     aside: list[str] = []
     n_open = 0
     for line, row in records(path):
@@ -118,7 +167,7 @@ def take_back(store: Store, path: Path, schema: LabelSchema, *, person: str = "s
         if "item" not in row or "answer" not in row:
             raise ReviewError("the table needs the columns 'item' and 'answer'", where=where)
         value = row["answer"]
-        if value is None or (isinstance(value, str) and not value.strip()):
+        if value is None or (isinstance(value, str) and not value.strip() and value not in schema.columns()):
             n_open += 1
             continue
         labels = _labels(value, schema)
@@ -128,50 +177,82 @@ def take_back(store: Store, path: Path, schema: LabelSchema, *, person: str = "s
                 f"{where}: {'no such item' if seq is None else f'no label called {shown(str(value))!r}'}"
             )
             continue
-        answers.append(
-            {"item": seq, "person": repaired(str(row.get("person") or person))[0],
-             "labels": json.dumps(labels), "note": repaired(str(row.get("note") or ""))[0], "source": digest,
-             "line": line, "at": time.time(), "seconds": None, "shown": _shown(row.get("candidates"), schema)}
-        )  # fmt: skip
-    new = _add(store, answers)
-    return Taken(new, len(answers) - new, n_open, aside)
+        if _yes(row.get("flagged")):
+            note = repaired(str(row.get("flag") or ""))[0]
+            flags.append({"item": seq, "note": note, "source": f"{source}:{line}"})
+        said = {"item": seq, "labels": json.dumps(labels), "source": source, "line": line}
+        answers.append(said | _about(row, schema, person))
+    new, older = taking.add(store, answers, flags, TOOL, by=person)
+    return Taken(new, len(answers) - new - older, n_open, aside, 0, older)
 
 
-def _add(store: Store, answers: list[dict[str, Any]]) -> int:
-    """Append answers in order. What a person said before, word for word, is no new answer."""
-    latest = {
-        (a.item, a.person): a.labels
-        for a in store.read(
-            t.answer.select().where(t.standing()).order_by(t.answer.c.n)
-        )  # newest last, so it wins
+def _about(row: Mapping[str, Any], schema: LabelSchema, person: str) -> dict[str, Any]:
+    """Who gave an answer, when, after how long, beside what, and what for, as columns of a fact."""
+    return {
+        "person": repaired(str(row.get("person") or person))[0],
+        "note": repaired(str(row.get("note") or ""))[0],
+        "at": w.moment(_number(row.get("at"))),
+        "seconds": w.seconds(_number(row.get("seconds"))),
+        "shown": _known(row.get("candidates"), schema),
+        "saw": _known(row.get("guess"), schema, empty="[]"),
+        "role": t.ADJUDICATE if _yes(row.get("settles")) else "label",
     }
-    first = 1 + max((a[0] for a in store.read(t.answer.select().with_only_columns(t.answer.c.n))), default=0)
-    fresh = [a for a in answers if latest.get((a["item"], a["person"])) != a["labels"]]
-    return store.add(t.answer, [{"n": first + i, **a} for i, a in enumerate(fresh)])
+
+
+def _yes(value: Any) -> bool:
+    return value is True or (isinstance(value, str) and value.strip().lower() in ("true", "yes", "1"))
 
 
 def _labels(value: Any, schema: LabelSchema) -> Labels | None:
-    if isinstance(value, str) and schema.kind == "multi":
-        value = [] if value.strip() == "none" and "none" not in schema.columns() else value.split("|")
-    names = [str(v).strip() for v in value] if isinstance(value, list) else [str(value).strip()]
-    names = [name if name in schema.columns() else _ran(name) for name in names]
-    if any(name not in schema.columns() for name in names) or (schema.kind == "single" and len(names) != 1):
+    columns = schema.columns()
+    if isinstance(value, str) and value not in columns:
+        value = _names(value, none=schema.kind == "multi" and "none" not in columns)
+    names = [value] if isinstance(value, str) else [str(v) for v in value] if isinstance(value, list) else []
+    names = [
+        next((n for n in (name, name.strip(), _ran(name.strip())) if n in columns), "") for name in names
+    ]
+    if not set(names) <= set(columns) or (schema.kind == "single" and len(names) != 1):
         return None
     return tuple(name for name in schema.names if name in names)
 
 
-def _shown(value: Any, schema: LabelSchema) -> str | None:
-    """The candidates of a row as JSON, in its order; None where the full list was shown, or none can tell."""
-    names = value.split("|") if isinstance(value, str) else value if isinstance(value, list) else []
+def _names(cell: str, *, none: bool = False) -> list[str]:
+    """The names in a cell: a JSON list, or with bars between them."""
+    if cell.strip() == "none" and none:
+        return []
+    if cell.startswith("["):
+        try:
+            found = json.loads(cell)
+        except ValueError:
+            return cell.split("|")
+        return found if all(isinstance(name, str) for name in found) else [cell]
+    return cell.split("|")
+
+
+def _known(value: Any, schema: LabelSchema, *, empty: str | None = None) -> str | None:
+    """Labels that stood in a row, as JSON and in its order; None where there were none, or none can tell.
+
+    Args:
+        value: the cell.
+        schema: the classes.
+        empty: for a list of no labels.
+    """
+    names = (
+        _names(value) if isinstance(value, str) and value else value if isinstance(value, list) else [None]
+    )
     columns = schema.columns()
     known = [name if name in columns else _ran(name) for name in map(str, names)]
-    return json.dumps(known) if known and set(known) <= set(columns) else None
+    return (json.dumps(known) if known else empty) if set(known) <= set(columns) else None
+
+
+def _number(value: Any) -> Any:
+    """A number, also where it is a cell's text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return None
 
 
 def _ran(name: str) -> str:
     """A cell as it was before `_inert`: someone copied the guess of a spreadsheet's table."""
     return name[1:] if name.startswith("'") and name[1:].startswith(FORMULA) else name
-
-
-def _keys() -> Any:
-    return t.item.select().with_only_columns(t.item.c.seq, t.item.c.key)

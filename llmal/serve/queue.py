@@ -54,10 +54,11 @@ class Queue:
         self._carry_over()
         self._next = store.n_items()
         self._secret = store.secret()
-        self._answers = 0
+        self._said, self._unseen = (0, 0), False
         self.answered: dict[str, Labels] = {}
         self.waiting = 0
         self.look()
+        self._unseen = self._said[0] > 0  # answers that came while no server ran
         self.ledger = Ledger(store, caps)
         store.share()
 
@@ -65,7 +66,8 @@ class Queue:
         """Texts that wait under the terms of an earlier export go on waiting: people are shown one list."""
         c = t.route.c
         mine = sa.select(c.item).where(c.recipe == self.recipe)
-        left = (c.who == "person", c.item.not_in(mine), c.item.not_in(sa.select(t.answer.c.item)))
+        known = sa.select(t.answer.c.item).where(t.standing())
+        left = (c.who == "person", c.item.not_in(mine), c.item.not_in(known))
         old = {
             r.item: {**r._mapping, "recipe": self.recipe}
             for r in self.store.read(sa.select(t.route).where(*left))
@@ -90,7 +92,7 @@ class Queue:
         found = self.store.read(sa.select(t.item.c.seq).where(t.item.c.key == key))
         if not found:
             return None
-        seq, c, a = int(found[0][0]), t.route.c, t.answer.c
+        seq, c = int(found[0][0]), t.route.c
         routes = self.store.read(sa.select(t.route).where(c.item == seq, c.recipe == self.recipe))
         route = (
             Route(
@@ -103,9 +105,7 @@ class Queue:
             if routes
             else None
         )
-        said = self.store.read(sa.select(a.labels).where(a.item == seq).order_by(a.n.desc()).limit(1))
-        labels = tuple(json.loads(said[0][0])) if said else None
-        return Kept(seq, route, labels if labels is not None and set(labels) <= self._names else None)
+        return Kept(seq, route, self.store.answers(self._names, [seq]).get(seq))
 
     async def keep(self, text: str, key: str) -> Item:
         """The text as an item of the store, new or old."""
@@ -156,36 +156,52 @@ class Queue:
         return self.waiting >= MOST_QUEUED
 
     def look(self) -> bool:
-        """Read people's answers that came since the last look; whether there were any."""
-        c, i = t.answer.c, t.item.c
-        query = sa.select(c.n, i.key, c.labels).join(t.item, i.seq == c.item).where(c.n > self._answers)
-        found = self.store.read(query.order_by(c.n))
-        for n, key, labels in found:
-            self._answers = n
-            if set(said := tuple(json.loads(labels))) <= self._names:
-                self.answered[key] = said
-        if found or not self.waiting:
+        """Read what people said since the last look; whether there was anything."""
+        before, said = self._said, self.store.said()
+        if said != before:
+            self._said = said
+            self._take_note(self._touched(*before))
+        if said != before or not self.waiting:
             self.waiting = self._count()
-        return bool(found)
+        fresh = said != before or self._unseen
+        self._unseen = False
+        return fresh
+
+    def _touched(self, answer: int, remark: int) -> list[int]:
+        """Items whose answer may be another one since these were the newest answer and remark."""
+        a, r = t.answer.c, t.remark.c
+        new = (sa.select(a.item).where(a.n > answer), sa.select(r.item).where(r.n > remark))
+        # A word on one item may tell who is right on others.
+        return sorted({s for query in new for (s,) in self.store.tuples(query)} | self.store.shared())
+
+    def _take_note(self, items: Sequence[int]) -> None:
+        said = self.store.answers(self._names, items)
+        for item, key in self.store.tuples(sa.select(t.item.c.seq, t.item.c.key), t.item.c.seq, items):
+            if item in said:
+                self.answered[key] = said[item]
+            else:
+                self.answered.pop(key, None)
 
     def _count(self) -> int:
         """Texts that wait for people: routed to one, or drawn to be checked, and not answered."""
         r = t.route.c
         routed = sa.select(r.item).where(r.recipe == self.recipe, r.who == "person")
         waits = sa.union(routed, sa.select(t.audit.c.item)).subquery()
-        known = sa.select(t.answer.c.item)
+        known = sa.select(t.answer.c.item).where(t.standing())
         query = sa.select(sa.func.count()).select_from(waits).where(waits.c.item.not_in(known))
         return int(self.store.read(query)[0][0])
 
     def checked(self) -> list[bool]:
-        """Whether machines were right about each checked text, in the order of people's first answers."""
+        """Whether machines were right about each checked text, in the order of people's first answers.
+
+        An answer that was taken back counts neither way; a slip that was corrected is no error of a machine.
+        """
         m, a = t.annotation.c, t.answer.c
-        query = sa.select(a.item, a.labels, m.labels).join(t.annotation, m.item == a.item)
-        found = self.store.read(query.where(m.recipe == unasked(self.recipe)).order_by(a.n))
-        first: dict[int, bool] = {}
-        for item, said, given in found:
-            first.setdefault(item, set(json.loads(said)) == set(json.loads(given)))
-        return list(first.values())
+        query = sa.select(a.item, m.labels).join(t.annotation, m.item == a.item)
+        where = (m.recipe == unasked(self.recipe), t.standing())
+        given = dict.fromkeys(tuple(row) for row in self.store.read(query.where(*where).order_by(a.n)))
+        said = self.store.answers(self._names, [item for item, _ in given])
+        return [set(said[item]) == set(json.loads(labels)) for item, labels in given if item in said]
 
     def withdrawn(self) -> str | None:
         """Why the promise ended; None while it stands."""

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llmal.stats.intervals import clopper_pearson
+from llmal.stats.people import Suspect, against_others, doubtful_people
 
 NONE = -1
 """The vote of an annotator who gave none."""
@@ -16,6 +17,9 @@ _TINY = 1e-300  # keeps log(0) finite: e^-690, below any product of confusions t
 # Learning rate and steps of the matrix completion; the reference takes 0.01 and 100 epochs of SGD and stops
 # short of the minimum. Full gradients are cheap here: the matrix is (m C, m C) whatever n is.
 _RATE, _STEPS = 0.05, 3000
+
+USELESS = 0.2
+"""Skill, from chance to perfect, below which an annotator is worth nothing."""
 
 _START_ACCURACY = 0.7
 """Where the matrix completion starts: every annotator somewhat better than chance (reference)."""
@@ -33,22 +37,6 @@ class Consensus(NamedTuple):
     probs: NDArray[np.float64]
     confusion: NDArray[np.float64]
     balance: NDArray[np.float64]
-
-
-class Suspect(NamedTuple):
-    """An annotator whose answers are worth nothing, or less.
-
-    Attributes:
-        annotator: column of the votes.
-        why: in words.
-        accuracy: share of its votes that are the consensus of the others, with `votes` as n.
-        votes: how many could be compared.
-    """
-
-    annotator: int
-    why: str
-    accuracy: float
-    votes: int
 
 
 def majority(
@@ -205,12 +193,10 @@ def suspects(
 ) -> list[Suspect]:
     """Annotators who answer one class whatever the item, who answer against the others, or by chance.
 
-    Each is compared with the Dawid-Skene consensus of the others, never with one it had a part in. "One
-    class": at least 95 % of its votes are the same class although the others give that class to at most 80 %
-    of the same items. "Against": the whole exact interval of its accuracy lies below chance. "By chance": the
-    whole interval lies less than a fifth of the way from chance to perfect. "Silent": it does once an item
-    that it was asked about and gave no label counts as a miss. The intervals hold at `level` for all
-    annotators together.
+    Named as in `doubtful_people`, but for a skill below a fifth whatever the others' is: machines may differ
+    widely in skill and all be of use. "Silent": the whole exact interval of its accuracy lies less than a
+    fifth of the way from chance to perfect once an item that it was asked about and gave no label counts as a
+    miss. The intervals hold at `level` for all annotators together.
 
     Args:
         votes: (n, m) int, -1 is none; three annotators or more.
@@ -226,39 +212,19 @@ def suspects(
     m = table.shape[1]
     if m < 3:
         return []
-    found = []
-    for j in range(m):
-        others = np.delete(table, j, axis=1)
-        rows = (table[:, j] != NONE) & (others != NONE).any(axis=1)
-        if not rows.any():
-            continue
-        consensus = dawid_skene(others, n_classes).probs.argmax(axis=1)[rows]
-        said = table[rows, j]
-        each = 1 - (1 - level) / m
-        why = _why(said, consensus, names or [str(c) for c in range(n_classes)], each)
-        if not why and asked is not None:
-            wanted = int((np.asarray(asked, bool)[:, j] & (others != NONE).any(axis=1)).sum())
-            why = _silence(int((said == consensus).sum()), len(said), max(wanted, len(said)), n_classes, each)
-        if why:
-            found.append(Suspect(j, why, float((said == consensus).mean()), int(rows.sum())))
-    return sorted(found, key=lambda suspect: suspect.accuracy)
-
-
-def _why(said: NDArray[np.int64], consensus: NDArray[np.int64], names: Sequence[str], level: float) -> str:
-    n_classes = len(names)
-    counts = np.bincount(said, minlength=n_classes)
-    one = int(counts.argmax())
-    if counts[one] >= 0.95 * len(said) and (consensus == one).mean() <= 0.8:
-        return f"answers {names[one]} to {counts[one] / len(said):.0%} of its items; the others, to " + (
-            f"{(consensus == one).mean():.0%} of the same"
-        )
-    hits = int((said == consensus).sum())
-    bounds = clopper_pearson(hits, len(said), level=level)
-    if bounds.high < 1 / n_classes:
-        return f"answers against the others: right on {hits} of {len(said)}, below chance"
-    if bounds.high < _useless(n_classes):
-        return f"hardly better than chance: right on {hits} of {len(said)}"
-    return ""
+    item, annotator = np.nonzero(table != NONE)
+    words = item, annotator, table[item, annotator]
+    found = doubtful_people(*words, people=m, classes=n_classes, names=names, level=level, least=USELESS)
+    if asked is not None:
+        right, given = against_others(*words, people=m, classes=n_classes)
+        wanted = np.asarray(asked, bool)
+        for j in set(range(m)) - {one.annotator for one in found}:
+            could = int((wanted[:, j] & (np.delete(table, j, axis=1) != NONE).any(axis=1)).sum())
+            hits, n = int(right[j]), int(given[j])
+            why = _silence(hits, n, max(could, n), n_classes, 1 - (1 - level) / m)
+            if n and why:
+                found.append(Suspect(j, why, hits / n, n))
+    return sorted(found, key=lambda one: (one.accuracy, one.annotator))
 
 
 def _silence(hits: int, answered: int, wanted: int, n_classes: int, level: float) -> str:
@@ -269,7 +235,7 @@ def _silence(hits: int, answered: int, wanted: int, n_classes: int, level: float
 
 def _useless(n_classes: int) -> float:
     """A fifth of the way from chance to perfect."""
-    return 1 / n_classes + 0.2 * (1 - 1 / n_classes)
+    return 1 / n_classes + USELESS * (1 - 1 / n_classes)
 
 
 def _shares(

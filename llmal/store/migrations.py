@@ -142,6 +142,16 @@ def m007_remarks(db: Connection) -> None:
         db.execute(text(statement))
 
 
+def m008_several_people(db: Connection) -> None:
+    """Whether an answer settles a dispute, and which machine's labels were seen before it."""
+    for statement in (
+        "ALTER TABLE answer ADD COLUMN role TEXT NOT NULL DEFAULT 'label'",
+        "ALTER TABLE answer ADD COLUMN saw TEXT",
+        "CREATE INDEX answer_adjudicates ON answer (item) WHERE role = 'adjudicate'",
+    ):
+        db.execute(text(statement))
+
+
 STEPS: tuple[Step, ...] = (
     m001_first_tables,
     m002_doubts,
@@ -150,6 +160,7 @@ STEPS: tuple[Step, ...] = (
     m005_synthetic,
     m006_promises,
     m007_remarks,
+    m008_several_people,
 )
 VERSION = len(STEPS)
 

@@ -6,6 +6,9 @@ from sqlalchemy import BigInteger, Column, ColumnElement, Float, Integer, MetaDa
 
 metadata = MetaData()
 
+ADJUDICATE = "adjudicate"
+"""Role of an answer that settles a dispute between people."""
+
 
 def _table(name: str, key: str, /, **columns: type) -> Table:
     keys = key.split()
@@ -51,6 +54,8 @@ annotation = _table(
     at=float,
 )
 decision = _table("decision", "item recipe", item=int, recipe=str, verdict=str, score=float, reason=str)
+# A person's word on an item. `role` is `label`, or `adjudicate` where it settles a dispute between people;
+# `shown` is the short list to choose from, `saw` a machine's labels that stood beside the text, as JSON.
 answer = _table(
     "answer",
     "n",
@@ -64,8 +69,11 @@ answer = _table(
     at=float,
     seconds=float,
     shown=str,
+    role=str,
+    saw=str,
 )
-# What a person said of an item that is no label: `skip`, `unsure`, or `undo` of an answer by its number.
+# What a person said of an item that is no label: `skip`, `unsure`, `flag` and `unflag` with the reason as
+# note, or `undo`, of an answer by its number.
 remark = _table(
     "remark",
     "n",

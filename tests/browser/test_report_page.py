@@ -3,13 +3,26 @@
 Needs playwright and a chromium of the machine; see `conftest.py`. Run: `pytest -m browser tests/browser`.
 """
 
+import html
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
 import pytest
 
+from llmal.page.html import page as page_of
 from llmal.testing.hostile import hostile_run
 
 pytestmark = pytest.mark.browser
 
-TITLES = ("How good", "Where it is weak", "Labels", "Cost", "Trouble", "About")
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks/hostile_page.py"
+_spec = importlib.util.spec_from_file_location("hostile_texts", SCRIPT)
+hostile = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(hostile)
+
+TITLES = ("How good", "Where it is weak", "Labels", "People", "Cost", "Trouble", "About")
 
 
 @pytest.fixture(scope="module")
@@ -89,5 +102,59 @@ def test_it_prints_on_paper_whatever_the_screen_looks_like(browser, page_file, a
         assert not page.locator("nav").is_visible()
         printed = page.pdf(path=artefacts / "report.pdf", format="A4")
         assert printed.startswith(b"%PDF")
+    finally:
+        page.close()
+
+
+def thousands(grammar, run, rows):
+    """The page's HTML with hostile texts from the grammar wherever a run's facts hold a text of the data."""
+    found = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    shown = found["disagreements"]["shown"]
+
+    def text():
+        return grammar.text().words
+
+    for i in range(rows):
+        whose = {name: [text()] for name in ("people", "student", "annotator")}
+        shown.append(shown[i % 20] | {"id": text(), "text": text(), **whose})
+    found["set_aside"] = [found["set_aside"][0] | {"id": text()} for _ in range(rows // 10)]
+    found["people"]["crew"]["people"] = [
+        one | {"name": text()} for one in found["people"]["crew"]["people"] * 20
+    ]
+    found["run"] = text()
+    found["pipeline"]["seed"] = [text() for _ in range(rows // 10)]
+    return page_of(found)
+
+
+@pytest.mark.parametrize("setting", ["as it is", "no policy", "no escape", "nothing"])
+def test_thousands_of_hostile_texts_run_nothing_with_either_wall_alone(browser, page_file, tmp_path, setting):
+    """Escaping alone and the policy alone hold; without both, the same texts run: the test's power."""
+    raw = setting in ("no escape", "nothing")
+    grammar = hostile.Grammar(3, still=not raw, leaves=not raw)
+    made = thousands(grammar, page_file.parent, 60 if setting == "nothing" else 600)
+    made = html.unescape(made) if raw else made
+    if setting in ("no policy", "nothing"):
+        made = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", made, count=1)
+    file = tmp_path / "report.html"
+    file.write_text(made, encoding="utf-8", errors="replace")
+    page, asked = browser.new_page(), []
+    page.add_init_script(f"({hostile.CANARY})(false)")
+    page.route("**/*.test/**", lambda route: route.abort("aborted"))
+    page.on("dialog", lambda d: d.dismiss())
+    page.on("request", lambda r: asked.append(r.url) if hostile.EVIL in r.url else None)
+    page.on("requestfailed", lambda r: asked.remove(r.url) if r.failure == "csp" and r.url in asked else None)
+    try:
+        page.goto(file.as_uri(), wait_until="domcontentloaded")
+        page.wait_for_timeout(2000 if setting == "nothing" else 500)
+        hits = page.evaluate("C.hits.length")
+        if setting == "nothing":
+            assert hits > 60
+            assert len(asked) > 20
+            return
+        assert grammar.number > 2_500
+        assert (hits, asked) == (0, [])
+        if not raw:
+            own = "img, iframe, object, embed, script, link, form, video, math, base, [http-equiv=refresh]"
+            assert page.evaluate(f"document.querySelectorAll('{own}').length") == 0
     finally:
         page.close()

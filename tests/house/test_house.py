@@ -27,7 +27,7 @@ FLOORS = (
     ("state", "setup", "bulk", "durations", "planning", "rounds", "generation"),
     ("labels", "page"),
     ("runner",),
-    ("report", "tune", "serve", "stream", "desk"),
+    ("report", "tune", "serve", "stream", "desk", "watching"),
     ("cli",),
 )
 FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for name in floor}

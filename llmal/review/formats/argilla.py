@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmal.records import LabelSchema
+from llmal.records import Labels, LabelSchema
 from llmal.review.formats import work as w
 from llmal.review.formats.reading import Reader
 from llmal.review.formats.work import Odd, Said, Work
 
 PEOPLE = uuid.UUID("6b1f1a6e-64a0-5c9b-9f8e-1c5d6f0a7e21")
 """Namespace of the user ids of people whom Argilla does not know; their names are in the metadata."""
+
+NONE = "none of these"
+"""Option of a multi-label question: Argilla publishes no dataset whose questions may all be left out."""
 
 FEWEST_VISIBLE = 3
 """Argilla refuses a smaller `visible_options`."""
@@ -36,6 +39,9 @@ class Argilla:
 
     def __init__(self, schema: LabelSchema) -> None:
         self.schema = schema
+        self._none = NONE
+        while self._none in schema.names:
+            self._none += "."
 
     @staticmethod
     def mine(task: dict[str, Any]) -> bool:
@@ -44,16 +50,14 @@ class Argilla:
 
     def tasks(self, work: Work) -> Iterator[dict[str, Any]]:
         """One record. A suggestion without a label cannot be one, so its confidence is in the metadata."""
-        ids = [_user(said.person or "someone") for said in work.said]
+        ids = [_user(said) for said in work.said]
         ours = {
             "why": work.why,
             "candidates": list(work.candidates),
             "confidence": work.confidence,
             "schema": self.schema.recipe(),
-            "people": {
-                user: {"person": said.person, "seconds": said.seconds, "at": said.at}
-                for user, said in zip(ids, work.said, strict=True)
-            },
+            "people": {user: w.kept(said) for user, said in zip(ids, work.said, strict=True)},
+            **({} if work.flag is None else {"flag": work.flag}),
         }
         multi = self.schema.kind == "multi"
         score = [work.confidence] * len(work.guess) if multi else work.confidence
@@ -63,7 +67,7 @@ class Argilla:
             "agent": "llmal",
         }
         answers = [
-            _response(user, list(said.labels) if multi else "".join(said.labels))
+            _response(user, list(said.labels) or [self._none] if multi else "".join(said.labels))
             for user, said in zip(ids, work.said, strict=True)
         ]
         notes = [_response(u, said.note) for u, said in zip(ids, work.said, strict=True) if said.note]
@@ -88,19 +92,24 @@ class Argilla:
             raise Odd("it has no `fields`, or its `responses` are not grouped by question")
         ours = _ours(task)
         answers = _objects(responses.get("label"))
-        final = [r for r in answers if _submitted(r, task)]
+        final = [self._meant(r) for r in answers if _submitted(r, task)]
         notes = {r.get("user_id"): r.get("value") for r in _objects(responses.get("note")) if _hashable(r)}
         suggestion = w.table(w.table(task.get("suggestions")).get("label"))
+        guess = w.some(suggestion.get("value"))
         return Work(
             w.text_of(task.get("id")),
             w.text_of(fields.get("text")),
             w.text_of(ours.get("why")) or "",
-            w.some(suggestion.get("value")),
+            guess,
             w.number(ours.get("confidence"), 0.0, 1.0),
             w.some(ours.get("candidates")),
-            tuple(_said(r, notes, w.table(ours.get("people"))) for r in final),
+            tuple(_said(r, notes, w.table(ours.get("people")), guess) for r in final),
             len(answers) - len(final),
+            w.text_of(ours.get("flag")),
         )
+
+    def _meant(self, response: dict[str, Any]) -> dict[str, Any]:
+        return {**response, "value": []} if response.get("value") == [self._none] else response
 
     def beside(self, path: Path) -> dict[Path, str]:
         """The settings of the dataset, for `Settings.from_json`."""
@@ -109,6 +118,8 @@ class Argilla:
             for label in self.schema.labels
         ]
         multi = self.schema.kind == "multi"
+        if multi:
+            options.append({"value": self._none, "text": self._none, "description": None})
         choice: dict[str, Any] = {
             "type": "multi_label_selection" if multi else "label_selection",
             "options": options,
@@ -119,7 +130,7 @@ class Argilla:
         asked = {
             "guidelines": "Choose what is true of the text; the second field names labels to look at first.",
             "questions": [
-                {"name": "label", "title": "Label", "required": not multi, "settings": choice},
+                {"name": "label", "title": "Label", "required": True, "settings": choice},
                 {"name": "note", "title": "Note", "required": False, "settings": plain},
             ],
             "fields": [
@@ -139,16 +150,18 @@ def _response(user: str, value: Any) -> dict[str, Any]:
     return {"value": value, "user_id": user, "status": "submitted"}
 
 
-def _said(response: dict[str, Any], notes: dict[Any, Any], people: dict[str, Any]) -> Said:
+def _said(response: dict[str, Any], notes: dict[Any, Any], people: dict[str, Any], guess: Labels) -> Said:
+    """The answer of a response; what we wrote of an earlier one counts only where that one still stands."""
     user = w.text_of(response.get("user_id"))
-    known = w.table(people.get(user or ""))
-    return Said(
+    known = w.remembered(people.get(user or ""))
+    now = Said(
         w.names_of(response.get("value")),
-        w.text_of(known.get("person")) if known else user,
+        known.person if known else user,
         w.text_of(notes.get(user)) or "",
-        w.seconds(known.get("seconds")),
-        w.moment(known.get("at")),
+        at=w.moment(response.get("updated_at")),
+        saw=guess or None,
     )
+    return known if known and (known.labels, known.note) == (now.labels, now.note) else now
 
 
 def _submitted(response: dict[str, Any], task: dict[str, Any]) -> bool:
@@ -166,7 +179,11 @@ def _ours(task: dict[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def _user(person: str) -> str:
+def _user(said: Said) -> str:
+    """An id of that person; another one for words that settle disputes, since a user answers once."""
+    person = said.person or "someone"
+    if said.adjudicates:
+        return str(uuid.uuid5(PEOPLE, f"{person}\nadjudicates"))
     try:
         return str(uuid.UUID(person))
     except ValueError:

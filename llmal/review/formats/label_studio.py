@@ -10,6 +10,7 @@ from xml.sax.saxutils import quoteattr
 
 from llmal.errors import ReviewError
 from llmal.records import Labels, LabelSchema
+from llmal.review.formats import label_studio_min as flat
 from llmal.review.formats import work as w
 from llmal.review.formats.work import Odd, Said, Work
 
@@ -26,9 +27,11 @@ class LabelStudio:
     """Tasks with `data`, `predictions` and `annotations`, as its "Import" takes and its "JSON" export gives.
 
     A submitted annotation without a choice says "none of them" where several labels may be given, and is no
-    answer where one is asked for.
+    answer where one is asked for. An import makes every annotation the importer's, of that moment, and ground
+    truth unless told otherwise; so what we wrote of an answer stands in `llmal_said`, and counts while its
+    labels, note and time spent are the same.
 
-    Source: the task format of Label Studio's documentation (2026-11).
+    Source: the task format of Label Studio's documentation (2026-11), and what a server 1.23.2 does.
     """
 
     name = "label-studio"
@@ -44,8 +47,9 @@ class LabelStudio:
 
     @staticmethod
     def mine(task: dict[str, Any]) -> bool:
-        """It has `data`, and one of the two lists."""
-        return isinstance(task.get("data"), dict) and bool({"annotations", "predictions"} & set(task))
+        """It has `data`, and one of the two lists; or it is a row of its "JSON_MIN" export."""
+        lists = {"annotations", "predictions"} & set(task)
+        return (isinstance(task.get("data"), dict) and bool(lists)) or flat.is_row(task)
 
     def tasks(self, work: Work) -> Iterator[dict[str, Any]]:
         """One task. `first` is what people read of the candidates, `candidates` the same as a list."""
@@ -63,6 +67,8 @@ class LabelStudio:
                 "llmal_why": work.why,
                 "llmal_schema": self.schema.recipe(),
                 "candidates": list(work.candidates),
+                **({} if work.flag is None else {"llmal_flag": work.flag}),
+                **({"llmal_said": [w.kept(said) for said in work.said]} if work.said else {}),
             },
             "predictions": [prediction] if guessed else [],
             "annotations": [self._annotation(said) for said in work.said],
@@ -76,42 +82,52 @@ class LabelStudio:
 
     def _annotation(self, said: Said) -> dict[str, Any]:
         note = {"from_name": "note", "to_name": "text", "type": "textarea", "value": {"text": [said.note]}}
-        who = said.person or ""
-        # An import whose `completed_by` is no address that Label Studio knows would be refused as a whole.
-        person = {"completed_by": {"email": who}} if "@" in who else {"created_username": who}
         return {
             "result": [*self._chosen(said.labels), *([note] if said.note else [])],
             "was_cancelled": False,
+            "ground_truth": said.adjudicates,
             "lead_time": said.seconds,
             **({} if said.at is None else {"created_at": w.iso(said.at)}),
-            **(person if who else {}),
+            # No `completed_by`: with an address that the server does not know, it refuses the whole import.
+            **({"created_username": said.person} if said.person else {}),
         }
 
     def read(self, task: dict[str, Any]) -> Work:
         """A task of an export; drafts and cancelled annotations are counted as skipped."""
+        task = flat.task_of(task) if flat.is_row(task) else task
         data, given = w.table(task.get("data")), task.get("annotations", [])
         if not data or not isinstance(given, list):
             raise Odd("it has no `data`, or its `annotations` are no list")
-        ours = [p for p in _objects(task.get("predictions")) if p.get("model_version") == MODEL][:1]
-        read = [self._said(a) for a in _objects(given)]
+        # An export names predictions by number, and repeats them beside each annotation.
+        told = [*_objects(task.get("predictions")), *(w.table(a.get("prediction")) for a in _objects(given))]
+        ours = [p for p in told if p.get("model_version") == MODEL][:1]
+        guess = self._choices(ours[0].get("result"))[0] or () if ours else ()
+        before = [said for said in map(w.remembered, _objects(data.get("llmal_said"))) if said is not None]
+        read = [self._said(a, guess, before) for a in _objects(given)]
         said = tuple(one for one in read if one is not None)
         return Work(
             w.text_of(data.get("llmal_id")),
             w.text_of(data.get("text")),
             w.text_of(data.get("llmal_why")) or "",
-            self._choices(ours[0].get("result"))[0] or () if ours else (),
+            guess,
             w.number(ours[0].get("score"), 0.0, 1.0) if ours else None,
             w.some(data.get("candidates")),
             said,
             len(given) - len(said) + len(_objects(task.get("drafts"))),
+            w.text_of(data.get("llmal_flag")),
         )
 
-    def _said(self, annotation: dict[str, Any]) -> Said | None:
+    def _said(self, annotation: dict[str, Any], guess: Labels, before: list[Said]) -> Said | None:
         labels, note = self._choices(annotation.get("result"))
         if annotation.get("was_cancelled") is True or (labels is None and self.schema.kind == "single"):
             return None
+        seconds = w.seconds(annotation.get("lead_time"))
+        for said in before:
+            if (said.labels, said.note, said.seconds) == (labels or (), note, seconds):
+                before.remove(said)
+                return said
         at = w.moment(annotation.get("updated_at")) or w.moment(annotation.get("created_at"))
-        return Said(labels or (), _person(annotation), note, w.seconds(annotation.get("lead_time")), at)
+        return Said(labels or (), _person(annotation), note, seconds, at, saw=guess or None)
 
     def _choices(self, result: Any) -> tuple[Labels | None, str]:
         parts = _objects(result)

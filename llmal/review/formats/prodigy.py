@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmal.records import LabelSchema
+from llmal.records import Labels, LabelSchema
 from llmal.review.formats import work as w
 from llmal.review.formats.work import Odd, Said, Work
 
@@ -46,13 +46,14 @@ class Prodigy:
             "confidence": work.confidence,
             "candidates": list(work.candidates),
             "schema": self.schema.recipe(),
+            **({} if work.flag is None else {"flag": work.flag}),
         }
         options = [{"id": name, "text": name} for name in w.first_to_last(work, self.schema.names)]
-        task = {"text": work.text, "options": options, "meta": {"item": work.key}}
+        flagged = {} if work.flag is None else {"flagged": True}
+        task = {"text": work.text, "options": options, "meta": {"item": work.key}, **flagged}
         if not work.said:
             yield {**task, "accept": list(work.guess), "llmal": ours}
         for said in work.said:
-            about = {"person": said.person, "at": said.at, "seconds": said.seconds}
             yield {
                 **task,
                 "accept": list(said.labels),
@@ -60,7 +61,7 @@ class Prodigy:
                 **({"note": said.note} if said.note else {}),
                 **({} if said.at is None else {"_timestamp": int(said.at)}),
                 **({} if said.person is None else {"_annotator_id": said.person}),
-                "llmal": {**ours, "said": about},
+                "llmal": {**ours, "said": w.kept(said)},
             }
 
     def read(self, task: dict[str, Any]) -> Work:
@@ -68,15 +69,17 @@ class Prodigy:
         ours, answer = w.table(task.get("llmal")), task.get("answer")
         if answer not in (None, "accept", *NO_ANSWER):
             raise Odd("its `answer` is none of accept, reject and ignore")
+        guess = w.some(ours.get("guess"))
         return Work(
             w.text_of(ours.get("item")) or w.text_of(w.table(task.get("meta")).get("item")),
             w.text_of(task.get("text")),
             w.text_of(ours.get("why")) or "",
-            w.some(ours.get("guess")),
+            guess,
             w.number(ours.get("confidence"), 0.0, 1.0),
             w.some(ours.get("candidates")),
-            (_said(task, w.table(ours.get("said"))),) if answer == "accept" else (),
+            (_said(task, w.remembered(ours.get("said")), guess),) if answer == "accept" else (),
             int(answer in NO_ANSWER),
+            (w.text_of(ours.get("flag")) or "") if task.get("flagged") is True else None,
         )
 
     def beside(self, path: Path) -> dict[Path, str]:
@@ -87,17 +90,17 @@ class Prodigy:
         return {path.with_suffix(".prodigy.json"): json.dumps(asked, indent=2) + "\n"}
 
 
-def _said(task: dict[str, Any], before: dict[str, Any]) -> Said:
-    """The answer of a line; what we wrote of an earlier one counts only where that one still stands."""
+def _said(task: dict[str, Any], before: Said | None, guess: Labels) -> Said:
+    """The answer of a line; what we wrote of an earlier one counts only where that one still stands.
+
+    The guess was accepted beforehand, so whoever answered saw it.
+    """
     at, person = w.moment(task.get("_timestamp")), w.text_of(task.get("_annotator_id"))
     person = person or w.text_of(task.get("_session_id")) or None
-    then = w.moment(before.get("at"))
-    same = person == before.get("person") and at == (None if then is None else float(int(then)))
     accepted = task["label"] if "accept" not in task and "label" in task else task.get("accept", [])
-    return Said(
-        w.names_of(accepted),
-        person,
-        w.text_of(task.get("note")) or "",
-        w.seconds(before.get("seconds")) if same else None,
-        then if same else at,
-    )
+    labels, note = w.names_of(accepted), w.text_of(task.get("note")) or ""
+    if before is not None:
+        then = None if before.at is None else float(int(before.at))
+        if (before.person, then, before.labels, before.note) == (person, at, labels, note):
+            return before
+    return Said(labels, person, note, None, at, saw=guess or None)

@@ -30,6 +30,9 @@ class Said(NamedTuple):
         note: for a person to read.
         seconds: spent on it, None where nobody measured.
         at: Unix time of the answer, None where the file does not say.
+        shown: the short list it was chosen from; None where it was the item's, or nobody can tell.
+        saw: the machine's labels that stood beside the text; None where there were none.
+        adjudicates: it settles a dispute between people.
     """
 
     labels: Labels
@@ -37,6 +40,9 @@ class Said(NamedTuple):
     note: str = ""
     seconds: float | None = None
     at: float | None = None
+    shown: Labels | None = None
+    saw: Labels | None = None
+    adjudicates: bool = False
 
 
 class Work(NamedTuple):
@@ -51,6 +57,7 @@ class Work(NamedTuple):
         candidates: the labels a person is shown first, likeliest first.
         said: people's answers.
         skipped: answers in the file that are none: drafts, cancelled, rejected or ignored ones.
+        flag: why somebody flagged the item, possibly empty; None where nobody did.
     """
 
     key: str | None
@@ -61,6 +68,7 @@ class Work(NamedTuple):
     candidates: Labels = ()
     said: tuple[Said, ...] = ()
     skipped: int = 0
+    flag: str | None = None
 
 
 class Odd(ValueError):
@@ -94,6 +102,31 @@ class Format(Protocol):
 
     def beside(self, path: Path) -> dict[Path, str]:
         """Files that the tool needs to set up the project, by where they go."""
+
+
+def kept(said: Said) -> dict[str, Any]:
+    """An answer as our own part of a file keeps it; what a tool's own keys lose comes back from here."""
+    given = {k: v for k, v in said._asdict().items() if v != Said._field_defaults.get(k)}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
+
+
+def remembered(value: Any) -> Said | None:
+    """An answer of `kept`; None where somebody broke it."""
+    given = table(value)
+    try:
+        labels = names_of(given.get("labels"))
+    except Odd:
+        return None
+    return Said(
+        labels,
+        text_of(given.get("person")),
+        text_of(given.get("note")) or "",
+        seconds(given.get("seconds")),
+        moment(given.get("at")),
+        some(given["shown"]) if "shown" in given else None,
+        some(given["saw"]) if "saw" in given else None,
+        given.get("adjudicates") is True,
+    )
 
 
 def number(value: Any, low: float, high: float) -> float | None:

@@ -12,6 +12,7 @@ from llmal.corpus import CorpusSpec, read, text_key
 from llmal.desk.app import app_of, version
 from llmal.desk.options import Options
 from llmal.desk.queue import Desk
+from llmal.desk.source import Source
 from llmal.records import Label, LabelSchema
 from llmal.review.options import ReviewSpec
 from llmal.review.stage import waiting
@@ -53,11 +54,15 @@ def filled(folder, texts, schema=SCHEMA, audit=2, short=()):
     return store
 
 
-def desk_of(store, schema=SCHEMA, person="ada"):
-    def refill():
-        return waiting(store, names=schema.names, route="r", people=None)
+def desk_of(store, schema=SCHEMA, *people, budget=None, review=None, **more):
+    """A desk for these people, Ada alone where none is named; Ada settles disputes."""
+    review = review or ReviewSpec(order="doubt")
 
-    return Desk(store, schema, refill, person, version())
+    def refill():
+        return waiting(store, names=schema.names, route="r", people=budget, options=review)
+
+    source = Source(store, schema.names, refill, budget)
+    return Desk(source, schema, people or ("ada",), version(), review=review, adjudicators=("ada",), **more)
 
 
 @pytest.fixture
@@ -68,13 +73,19 @@ def store(tmp_path):
 
 
 @asynccontextmanager
-async def page(desk, **more):
-    app = app_of(desk, Options(token=TOKEN, **more))
-    headers = {"authorization": f"Bearer {TOKEN}", "origin": HOME}
+async def page(desk, person="ada", **more):
+    """The page of one of the people; the tokens of the others are made of their names."""
+    tokens = tuple(token_of(name) for name in desk.people)
+    app = app_of(desk, Options(people=desk.people, tokens=tokens, **more))
+    headers = {"authorization": f"Bearer {token_of(person)}", "origin": HOME}
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url=HOME, headers=headers
     ) as client:
         yield client
+
+
+def token_of(person):
+    return TOKEN if person == "ada" else f"{TOKEN}-of-{person}"
 
 
 def run(work):

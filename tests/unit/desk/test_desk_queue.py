@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmal.desk.queue import AHEAD, Refusal, Said
+from llmal.desk.pool import AHEAD
+from llmal.desk.said import Refusal, Said
 from llmal.records import Label, LabelSchema
 from llmal.store import schema as t
 from llmal.testing.hostile import HOSTILE, LABELS, PERSON
 
-from .conftest import NAMES, desk_of, facts, filled, new_id
+from .conftest import NAMES, SCHEMA, desk_of, facts, filled, new_id
 
 
 def said(item, what="answer", labels=("bug",), **more):
@@ -22,21 +23,21 @@ def order(desk, n=20):
     """The items in the order a person gets them, told apart by skipping all."""
     seen = []
     for _ in range(n):
-        one = desk.start()["items"]
+        one = desk.start("ada")["items"]
         if not one or one[0]["item"] in seen:
             return seen
         seen.append(one[0]["item"])
-        desk.say(said(seen[-1], "skip"))
+        desk.say("ada", said(seen[-1], "skip"))
     return seen
 
 
 def test_the_audit_comes_first_with_all_labels_and_no_machines_answer_is_sent(tmp_path):
     store = filled(tmp_path, [f"t{i}" for i in range(5)], short=("praise", "bug"))
-    found = desk_of(store).start()
+    found = desk_of(store).start("ada")
     assert [(i["why"], i["candidates"]) for i in found["items"][:3]] == [
         ("audit", []), ("audit", []), ("unsure", ["praise", "bug"]),
     ]  # fmt: skip
-    assert set(found["items"][0]) == {"item", "text", "flags", "why", "candidates"}
+    assert {one["guess"] for one in found["items"]} == {one["confidence"] for one in found["items"]} == {None}
     assert len(found["items"]) == AHEAD
     assert (found["done"], found["left"]) == (0, 5)
     assert [label["name"] for label in found["labels"]] == list(NAMES)
@@ -46,9 +47,9 @@ def test_the_audit_comes_first_with_all_labels_and_no_machines_answer_is_sent(tm
 def test_an_answer_is_kept_with_person_seconds_comment_short_list_and_page(tmp_path):
     store = filled(tmp_path, ["a", "b", "c"], audit=1, short=("praise", "bug"))
     desk = desk_of(store)
-    desk.say(said(0, seconds=2.345, note="why not"))
-    desk.say(said(1, labels=["praise"], full=False))
-    found = desk.say(said(2, labels=["other"], full=True))
+    desk.say("ada", said(0, seconds=2.345, note="why not"))
+    desk.say("ada", said(1, labels=["praise"], full=False))
+    found = desk.say("ada", said(2, labels=["other"], full=True))
     rows = store.read(t.answer.select())
     assert [(a.n, a.item, a.person, json.loads(a.labels), a.note, a.seconds, a.shown) for a in rows] == [
         (1, 0, "ada", ["bug"], "why not", 2.35, None) if rows[0].seconds == 2.35
@@ -63,51 +64,51 @@ def test_an_answer_is_kept_with_person_seconds_comment_short_list_and_page(tmp_p
 
 def test_a_deed_sent_again_adds_nothing_whatever_came_between(store):
     desk = desk_of(store)
-    first = desk.start()["items"]
+    first = desk.start("ada")["items"]
     deed, skip = said(first[0]["item"]), said(first[1]["item"], "skip")
     for one in (deed, deed, skip, deed, skip):
-        desk.say(one)
+        desk.say("ada", one)
     before = facts(store)
     assert [len(rows) for rows in before] == [1, 1]
     for one in (deed, skip):
-        desk_of(store).say(one)  # the server was killed and started again
+        desk_of(store).say("ada", one)  # the server was killed and started again
     assert facts(store) == before
 
 
 def test_undo_appends_and_the_item_waits_again_at_once(store):
     desk = desk_of(store)
-    item = desk.start()["items"][0]["item"]
+    item = desk.start("ada")["items"][0]["item"]
     deed = said(item)
-    desk.say(deed)
+    desk.say("ada", deed)
     assert item in store.answers()
     undo = said(item, "undo", of=deed.id)
     for _ in range(2):
-        found = desk.say(undo)
+        found = desk.say("ada", undo)
     assert found["undone"]["item"] == item
     assert (found["done"], found["left"]) == (0, 8)
     assert item not in store.answers()
     assert [len(rows) for rows in facts(store)] == [1, 1]  # nothing was erased
-    desk.say(said(item, labels=["praise"]))
+    desk.say("ada", said(item, labels=["praise"]))
     assert store.answers()[item] == ("praise",)
     assert item not in order(desk)
 
 
 def test_undo_reaches_back_over_a_restart_and_brings_the_answer_before_it_back(store):
-    item = desk_of(store).start()["items"][0]["item"]
-    desk_of(store).say(said(item))
+    item = desk_of(store).start("ada")["items"][0]["item"]
+    desk_of(store).say("ada", said(item))
     desk = desk_of(store)
-    last = desk.start()["last"]
+    last = desk.start("ada")["last"]
     assert [one["item"] for one in last] == [item]
-    found = desk.say(said(item, "undo", of=last[0]["id"]))
+    found = desk.say("ada", said(item, "undo", of=last[0]["id"]))
     assert found["undone"]["why"] == "audit"
-    assert desk.start()["last"] == []
+    assert desk.start("ada")["last"] == []
 
 
 def test_skipped_comes_last_and_not_sure_comes_back_at_the_next_start_only(store):
     desk = desk_of(store)
-    first, second = (one["item"] for one in desk.start()["items"][:2])
-    desk.say(said(first, "skip"))
-    desk.say(said(second, "unsure", note="hm"))
+    first, second = (one["item"] for one in desk.start("ada")["items"][:2])
+    desk.say("ada", said(first, "skip"))
+    desk.say("ada", said(second, "unsure", note="hm"))
     assert order(desk)[-1] == first
     assert second not in order(desk)
     assert store.answers() == {}
@@ -123,15 +124,15 @@ def test_skipped_comes_last_and_not_sure_comes_back_at_the_next_start_only(store
 )  # fmt: skip
 def test_what_cannot_be_is_refused_and_leaves_no_trace(store, wrong):
     with pytest.raises(Refusal):
-        desk_of(store).say(wrong)
+        desk_of(store).say("ada", wrong)
     assert facts(store) == [[], []]
 
 
 def test_nobody_takes_back_what_somebody_else_said(store):
     deed = said(0)
-    desk_of(store, person="ada").say(deed)
+    desk_of(store).say("ada", deed)
     with pytest.raises(Refusal):
-        desk_of(store, person="eve").say(said(0, "undo", of=deed.id))
+        desk_of(store, SCHEMA, "eve").say("eve", said(0, "undo", of=deed.id))
     assert 0 in store.answers()
 
 
@@ -139,8 +140,8 @@ def test_several_labels_or_none_where_a_text_may_have_them(tmp_path):
     schema = LabelSchema("multi", tuple(Label(name=name) for name in LABELS), False)
     store = filled(tmp_path, ["a", "b"], schema, audit=0)
     desk = desk_of(store, schema)
-    desk.say(said(0, labels=[LABELS[2], LABELS[0]]))
-    desk.say(said(1, labels=[]))
+    desk.say("ada", said(0, labels=[LABELS[2], LABELS[0]]))
+    desk.say("ada", said(1, labels=[]))
     assert store.answers() == {0: (LABELS[0], LABELS[2]), 1: ()}
     store.close()
 
@@ -151,8 +152,8 @@ def test_hostile_texts_names_and_comments_are_data(tmp_path):
     store = filled(tmp_path, texts, schema, audit=0)
     desk = desk_of(store, schema, PERSON)
     for i, text in enumerate(texts):
-        assert desk.say(said(i, "skip"))["left"] == len(texts) - i
-        desk.say(said(i, labels=[LABELS[i % 4]], note=text + "\ud800\0"))
+        assert desk.say(PERSON, said(i, "skip"))["left"] == len(texts) - i
+        desk.say(PERSON, said(i, labels=[LABELS[i % 4]], note=text + "\ud800\0"))
     rows = store.read(t.answer.select())
     assert [r.note for r in rows] == [text + "\ufffd\ufffd" for text in texts]
     assert {r.person for r in rows} == {PERSON}
@@ -171,16 +172,16 @@ def test_whatever_is_done_the_store_says_what_the_person_said_last(tmp_path_fact
     store = filled(tmp_path_factory.mktemp("model"), ["a", "b", "c", "d"])
     desk, model, stack, sent = desk_of(store), {}, [], []
     for what, number in steps:
-        items = [one["item"] for one in desk.start()["items"]]
+        items = [one["item"] for one in desk.start("ada")["items"]]
         if what == "again" and sent:
-            desk.say(sent[number % len(sent)])
+            desk.say("ada", sent[number % len(sent)])
         elif what == "undo" and stack:
             deed = stack.pop()
-            desk.say(said(deed.item, "undo", of=deed.id))
+            desk.say("ada", said(deed.item, "undo", of=deed.id))
             model.pop(deed.item, None)
         elif what in ("answer", "skip", "unsure") and items:
             deed = said(items[number % len(items)], what, [NAMES[number]])
-            desk.say(deed)
+            desk.say("ada", deed)
             stack.append(deed)
             sent.append(deed)
             if what == "answer":

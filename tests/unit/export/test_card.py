@@ -1,6 +1,7 @@
 """The model card and llmal.json: a head that hubs read, measures with intervals, hashes, versions, limits."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -65,10 +66,30 @@ def test_what_was_not_measured_is_not_in_the_head(tmp_path):
 def test_odd_labels_stay_text(tmp_path):
     text = card(parcel_of(tmp_path, measures=MEASURES))
     assert "<script>" not in text
-    assert "- `yes, really: a \\| b`: &lt;script>alert(1)&lt;/script> --- # not a heading\n" in text
+    assert "- `yes, really: a | b`: &lt;script>alert(1)&lt;/script> --- # not a heading\n" in text
     assert text.count("\n---\n") == 1, "only the end of the head stands alone on a line"
     head = text.split("---\n")[1]
     assert read_yaml(head, "card").data["pipeline_tag"] == "text-classification"
+
+
+MARKUP = ("![x](//evil.test/a.png)", "[x](javascript:alert(1))", "<img src=//evil.test/a>", "`<b>` ![a][b]",
+          "[b]: //evil.test/a", "\\![x](//evil.test/a)", "<https://evil.test>", "&lt;img src=x&gt; ![",
+          "a | b | c",
+          "**b** __c__ *d* _e_", "# h", "--- \n\n***\n- x\n> y\n```\nz")  # fmt: skip
+"""What Markdown would make a picture, a link or a heading of."""
+
+
+def test_no_name_or_meaning_becomes_a_picture_a_link_or_a_tag(tmp_path):
+    markdown_it = pytest.importorskip("markdown_it")
+    labels = tuple(Label(name=a, description=b) for a, b in zip(MARKUP, MARKUP[::-1], strict=True))
+    measures = {f"student.recall[{one}]": MEASURES["student.accuracy"] for one in MARKUP}
+    made = parcel_of(tmp_path, measures=measures, certificate={"words": " ".join(MARKUP)})
+    made = made._replace(schema=LabelSchema("single", labels, False))
+    shown = markdown_it.MarkdownIt("commonmark").enable("table").render(card(made).split("---", 2)[2])
+    tags = set(re.findall(r"<([a-z0-9]+)", shown))
+    assert tags <= {"h1", "h2", "p", "ul", "li", "code", "pre", "table", "thead", "tbody", "tr", "th", "td"}
+    assert "<code>![x](//evil.test/a.png)</code>" in shown
+    assert "<td>student.recall[![x](//evil.test/a.png)]</td>" in shown
 
 
 def test_the_card_tells_measures_hash_and_limits(tmp_path):

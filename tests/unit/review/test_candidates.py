@@ -308,10 +308,10 @@ def test_more_answers_or_another_choice_make_new_lists_and_keep_the_old(store):
     assert any(w.candidates for w in waiting(store, names=NAMES, route="r", people=None))
 
 
-def test_the_least_sure_come_first_with_lists_too_and_those_without_a_likely_label_first_of_all(store):
-    before = [w.item for w in waiting(store, names=NAMES, route="r", people=None)]
+def test_by_doubt_the_least_sure_come_first_with_lists_too_and_without_a_likely_label_first_of_all(store):
+    half = ReviewSpec(miss=(0.5,), order="doubt")
+    before = [w.item for w in waiting(store, names=NAMES, route="r", people=None, options=half)]
     made(store, ReviewSpec(miss=(0.5,)))
-    half = ReviewSpec(miss=(0.5,))
     queue = waiting(store, names=NAMES, route="r", people=None, options=half)
     assert [w.item for w in queue] == before
     unlike = [w.why.startswith(UNLIKE) for w in queue if w.why != "audit" and w.item not in PICKED]

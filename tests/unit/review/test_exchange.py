@@ -322,7 +322,7 @@ def test_review_writes_for_the_tool_reads_its_export_by_itself_and_says_what_it_
     store, tmp_path, monkeypatch, name
 ):
     @contextlib.contextmanager
-    def opened(run, write=False):
+    def opened(run, write=False, beside=False):
         yield SimpleNamespace(label_schema=lambda: SCHEMA), store, None
 
     monkeypatch.setattr(report, "opened", opened)
@@ -345,6 +345,10 @@ def test_review_writes_for_the_tool_reads_its_export_by_itself_and_says_what_it_
         == 1
     )
     assert report.review(tmp_path, **asked | {"into": all_of_it})["taken"]["known"] == 1
-    for wrong in ({"out": path, "answered": True}, {"out": path, "form": name, "spreadsheet": True}):
+    table = tmp_path / "all.csv"
+    found = report.review(tmp_path, **asked | {"out": table, "answered": True})
+    assert report.review_text(found) == f"wrote 1 answers to {table}"
+    assert report.review(tmp_path, **asked | {"into": table})["taken"]["known"] == 1
+    for wrong in ({"into": path, "answered": True}, {"out": path, "form": name, "spreadsheet": True}):
         with pytest.raises(UserError, match="--answered"):
             report.review(tmp_path, **asked | wrong)

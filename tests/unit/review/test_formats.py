@@ -49,6 +49,9 @@ def ugly_works(n, schema, seed=0):
             ugly() if rng.random() < 0.5 else "",
             rng.choice([None, 0.0, 1e-9, round(rng.expovariate(0.1), 6), 9_999_999.0]) if known else None,
             round(rng.uniform(0, 1.7e9), 6) if known else None,
+            tuple(rng.sample(schema.names, 2)) if rng.random() < 0.3 else None,
+            labels(2) if rng.random() < 0.3 else None,
+            rng.random() < 0.1,
         )
 
     for i in range(n):
@@ -62,6 +65,7 @@ def ugly_works(n, schema, seed=0):
             None if audit else rng.choice([None, 0.0, 1.0, rng.random(), 5e-324, 0.1 + 0.2]),
             () if audit or rng.random() < 0.5 else tuple(rng.sample(schema.names, 3)),
             tuple(said(ugly() + str(k)) for k in range(rng.choice([0, 0, 1, 2]))),
+            flag=rng.choice([None, None, "", ugly()]),
         )
 
 
@@ -123,6 +127,17 @@ def test_the_labelling_configuration_is_xml_whose_choices_are_the_labels(tmp_pat
     assert multi.find("Choices").get("choice") == "multiple"
 
 
+def test_an_address_that_a_label_studio_server_may_not_know_stands_where_it_refuses_nothing():
+    form = LabelStudio(SINGLE)
+    (task,) = form.tasks(Work("k", "t", said=(Said(("plain",), "ann@example.org", adjudicates=True),)))
+    (annotation,) = task["annotations"]
+    assert "completed_by" not in annotation
+    assert annotation["ground_truth"] is True
+    assert form.read(json.loads(json.dumps(task))).said[0].person == "ann@example.org"
+    (task,) = form.tasks(Work("k", "t", said=(Said(("plain",), "ann"),)))
+    assert task["annotations"][0]["ground_truth"] is False  # left out, an import makes it true
+
+
 def test_two_labels_that_xml_cannot_tell_apart_are_refused():
     same = LabelSchema("single", (Label(name="a\x01"), Label(name="a\x02")), False)
     with pytest.raises(ReviewError, match="control characters only"):
@@ -137,10 +152,26 @@ def test_argilla_and_prodigy_get_the_labels_in_their_settings(tmp_path):
         (text,) = FORMATS["argilla"](SCHEMAS[kind]).beside(tmp_path / "t.json").values()
         question = json.loads(text)["questions"][0]["settings"]
         assert question["type"] == asked
-        assert [option["value"] for option in question["options"]] == list(NAMES)
+        none = (
+            [] if kind == "single" else ["none of these"]
+        )  # Argilla wants one question that must be answered
+        assert [option["value"] for option in question["options"]] == [*NAMES, *none]
+        assert json.loads(text)["questions"][0]["required"] is True
         assert all(f["settings"]["use_markdown"] is False for f in json.loads(text)["fields"])
         (text,) = FORMATS["prodigy"](SCHEMAS[kind]).beside(tmp_path / "t.jsonl").values()
         assert json.loads(text)["choice_style"] == style
+
+
+def test_none_of_the_labels_is_an_option_of_its_own_in_argilla_and_comes_back_as_none():
+    form = FORMATS["argilla"](MULTI)
+    (task,) = form.tasks(Work("k", "t", said=(Said((), "ann"),)))
+    assert task["responses"]["label"][0]["value"] == ["none of these"]
+    assert form.read(task).said == (Said((), "ann"),)
+    task["responses"]["label"][0]["value"] = ["none of these", "plain"]
+    assert form.read(task).said[0].labels == ("none of these", "plain")  # no label: it is set aside
+    taken = MULTI._replace(labels=(Label(name="none of these"), Label(name="plain")))
+    (task,) = FORMATS["argilla"](taken).tasks(Work("k", "t", said=(Said(("none of these",), "ann"),)))
+    assert FORMATS["argilla"](taken).read(task).said[0].labels == ("none of these",)
 
 
 def test_candidates_stand_first_among_the_options_and_every_label_is_one():

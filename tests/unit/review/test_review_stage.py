@@ -10,7 +10,7 @@ from llmal.records import Label, LabelSchema
 from llmal.review.stage import run, waiting
 from llmal.store import schema as t
 from llmal.store.store import open_store
-from llmal.testing.facts import answer
+from llmal.testing.facts import answer, remark
 
 SCHEMA = LabelSchema("single", (Label(name="bug"), Label(name="billing")), True)
 NAMES = SCHEMA.names
@@ -98,3 +98,38 @@ def test_labels_in_doubt_come_after_the_audit_until_a_person_has_answered_since(
     assert [w.item for w in waiting(store, names=NAMES, route=None, people=None)] == [1, 2, 8, 4]
     answer(store, 8, at=4.0)
     assert [w.item for w in waiting(store, names=NAMES, route="r", people=None)] == [1, 2, 4, 5, 6, 3]
+
+
+def test_a_doubt_ends_with_anybodys_newer_word_and_not_with_one_that_was_taken_back(store):
+    doubt(store, 4, at=2.0)
+    answer(store, 4, person="Ann", at=1.0)
+    doubted = [1, 2, 4]
+    assert [w.item for w in waiting(store, names=NAMES, route=None, people=None)] == doubted
+    second = answer(store, 4, "billing", person="Bob", at=3.0)
+    assert [w.item for w in waiting(store, names=NAMES, route=None, people=None)] == [1, 2]
+    remark(store, 4, "undo", of=second, person="Bob")
+    assert [w.item for w in waiting(store, names=NAMES, route=None, people=None)] == doubted
+
+
+def test_one_word_is_enough_for_the_run_and_a_dispute_keeps_nothing_waiting(store):
+    """Second words are the desk's to hand out; a run that waited for them would never end."""
+    answer(store, 4, person="Ann")
+    answer(store, 6, person="Ann")
+    answer(store, 6, "billing", person="Bob")
+    assert [w.item for w in waiting(store, names=NAMES, route="r", people=None)] == [1, 2, 5, 3]
+
+
+def test_second_words_of_an_item_are_answers_of_people_too(store):
+    """The budget is people's time: two words on one item are two."""
+    answer(store, 4, person="Ann")
+    answer(store, 4, person="Bob")
+    answer(store, 4, person="Bob")  # changed: still one word
+    assert [w.item for w in waiting(store, names=NAMES, route="r", people=3)] == [1]
+    assert waiting(store, names=NAMES, route="r", people=2) == []
+
+
+def test_what_people_put_off_flagged_or_disputed_waits_as_if_nothing_was_said(store):
+    before = [w.item for w in waiting(store, names=NAMES, route="r", people=None)]
+    for what in ("skip", "unsure", "flag"):
+        remark(store, 4, what)
+    assert [w.item for w in waiting(store, names=NAMES, route="r", people=None)] == before

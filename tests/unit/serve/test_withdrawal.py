@@ -125,7 +125,6 @@ def test_people_see_checked_answers_blind_and_their_word_ends_a_promise_that_is_
         assert {row["text"] for row in rows} == set(texts)
         assert {(row["why"], row["guess"], row["confidence"]) for row in rows} == {("audit", None, None)}
         async with served(export, check_share=1.0) as (client, service):
-            service.cascade.queue._answers = 0
             await service.cascade.look()
             assert service.cascade.queue.withdrawn().startswith("people found ")
             assert (await ask(client, SURE))["route"] == "person"
@@ -147,7 +146,6 @@ def test_right_answers_leave_the_promise_alone_and_so_does_a_promise_about_every
                 await service.cascade.answers([SURE])
             answers_in(place, tmp_path, answer)
             async with served(export, check_share=1.0, state=place) as (_, service):
-                service.cascade.queue._answers = 0
                 await service.cascade.look()
                 assert service.cascade.withdrawn is None
 

@@ -88,6 +88,22 @@ def test_a_store_from_before_short_lists_keeps_its_answers_and_takes_what_was_sh
         assert found == [(1, '["a"]', None), (2, '["a"]', '["a", "b"]')]
 
 
+def test_a_store_from_before_several_people_keeps_its_answers_as_words_of_one(engine):
+    before = migrations.STEPS.index(migrations.m008_several_people)
+    with engine.begin() as db:
+        db.exec_driver_sql("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        for step in migrations.STEPS[:before]:
+            step(db)
+        db.exec_driver_sql(f"INSERT INTO meta VALUES ('version', '{before}')")
+        db.exec_driver_sql("INSERT INTO answer VALUES (1, 0, 'p', '[\"a\"]', '', 's', 1, 0.0, NULL, NULL)")
+        assert migrations.migrate(db) == before
+        row = {"item": 1, "person": "p", "labels": '["a"]', "note": "", "source": "s", "line": 2, "at": 0.0}
+        db.execute(schema.answer.insert().values(n=2, **row))
+        db.execute(schema.answer.insert().values(n=3, **row | {"line": 3}, role="adjudicate", saw='["b"]'))
+        found = db.exec_driver_sql("SELECT n, role, saw FROM answer ORDER BY n").fetchall()
+        assert found == [(1, "label", None), (2, "label", None), (3, "adjudicate", '["b"]')]
+
+
 def test_a_newer_store_is_refused_with_both_versions(engine):
     with engine.begin() as db:
         migrations.migrate(db)

@@ -10,8 +10,8 @@ from llmal.corpus import CorpusSpec, read, text_key
 from llmal.evaluate.stage import evaluate_recipe
 from llmal.records import Annotation, Label, LabelSchema, canonical, recipe
 from llmal.review.stage import how_many, waiting
+from llmal.store import base as module
 from llmal.store import schema as t
-from llmal.store import store as module
 from llmal.store.store import annotation_rows, open_store
 from llmal.testing.facts import answer
 
