@@ -15,19 +15,20 @@ overlap.
 
 Needs playwright and chromium (`LLMAL_CHROMIUM` names another), and the extra `serve`.
 
-Measured 2026-11-22 with chromium 156 on two busy cores (load 4 to 14), 2,000 texts, ms:
+Measured 2026-11-22 with chromium 156 on two cores with nothing else to do, 2,000 texts, ms:
 
                                   keys      n     p50     p95     p99     max
-one person             shown      2515   2215    10.1    55.1   134.4   405.6
-                       kept              2263    34.7   117.0   208.3   480.3
-two, overlap 0         shown      2593   2265     9.8    41.1   100.6   243.7
-                       kept              2313    28.2   102.7   168.6   299.5
-two, overlap 0.1       shown      2836   2483    10.1    55.6   124.9   665.4
-                       kept              2535    35.6   124.1   247.8   670.6
+one person             shown      2515   2215    10.4    19.0    30.3   212.7
+                       kept              2263    15.7    36.7   109.6   243.9
+two, overlap 0         shown      2593   2265    10.4    22.8    43.2   279.4
+                       kept              2313    16.8    52.1   173.7   341.7
+two, overlap 0.1       shown      2839   2487    10.7    21.3    35.0   659.0
+                       kept              2538    16.0    31.6   138.6   687.0
 
-By deed, one person, p50 and p99: answer 9.5, 134; search 14, 111; comment 12, 98; skip 9.5, 27; not sure 10,
-68; flagged 13, 63; taken back 47, 307 (the text comes back from the server).
-In all three: 0 acknowledged answers lost, 0 doubled, 0 wrong; nobody was shown another's text beyond the
+By deed, one person, p50 and p99: answer 10, 20; search 12, 20; comment 10, 146; skip 10, 94; not sure 10, 16;
+flagged 11, 21; taken back 27, 191 (the text comes back from the server). With other work on both cores (load
+4 to 14) one person's shown p50 was 10.1 and p99 134; one answer of seven such runs took 11.8 s, and was kept.
+In all of them: 0 acknowledged answers lost, 0 doubled, 0 wrong; nobody was shown another's text beyond the
 overlap and what was put off.
 """
 

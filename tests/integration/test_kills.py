@@ -10,7 +10,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks/kills.py"
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_no_committed_answer_is_asked_again_however_often_the_run_is_killed(kills):
     ran = subprocess.run(
         [sys.executable, str(SCRIPT), "--kills", str(kills)], capture_output=True, text=True, check=False

@@ -358,6 +358,7 @@ def test_ctrl_c_while_it_waits_keeps_all_and_says_how_to_go_on(tmp_path, paid, p
     never_twice(paid, 60)
 
 
+@pytest.mark.slow
 def test_kill_9_of_watch_and_of_page_loses_no_answer_and_pays_nothing_twice(tmp_path, paid, processes):
     run, kept = tmp_path / "run", {}
 
