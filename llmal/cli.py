@@ -138,10 +138,11 @@ def explain(
     run: Run, item: Annotated[str, typer.Argument(help="An id of your corpus.")], as_json: Json = False
 ) -> None:
     """Show one item's whole way: why it was picked, what was answered, what was decided."""
-    from llmal import report
+    from llmal.explain import explain as way
+    from llmal.explain import explain_text
 
-    found = report.explain(run, item)
-    _show(found, as_json, lambda: report.explain_text(found))
+    found = way(run, item)
+    _show(found, as_json, lambda: explain_text(found))
 
 
 @app.command()
@@ -195,7 +196,7 @@ def review(
 
     Runs may go on meanwhile: each goes by what was said when it began.
     """
-    from llmal import report
+    from llmal import handover
 
     people = tuple(person or ("someone",))
     server = push or pull
@@ -212,14 +213,14 @@ def review(
         raise typer.BadParameter("one --person with a file, which may name others itself; no --adjudicator")
     if server is not None:
         bar = _progress(as_json)
-        found = report.review_server(
+        found = handover.review_server(
             run, push=push, pull=pull, url=url, dataset=dataset, person=people[0], progress=bar
         )
     else:
-        found = report.review(
+        found = handover.review(
             run, out=out, into=into, person=people[0], spreadsheet=spreadsheet, form=form, answered=answered
         )
-    _show(found, as_json, lambda: report.review_text(found))
+    _show(found, as_json, lambda: handover.review_text(found))
 
 
 @app.command(name="report")

@@ -52,7 +52,7 @@ def hostile_run(folder: Path, n: int = 120) -> Path:
         The run's folder.
     """
     import llmal
-    from llmal.report import review
+    from llmal.handover import review
     from llmal.spec import Pipeline
 
     kinds = list(HOSTILE.values())

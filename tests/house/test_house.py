@@ -27,6 +27,8 @@ FLOORS = (
     ("state", "setup", "bulk", "durations", "planning", "rounds", "generation"),
     ("labels", "page"),
     ("runner",),
+    ("folder",),
+    ("explain", "handover"),
     ("report", "tune", "serve", "stream", "desk", "watching"),
     ("cli",),
 )

@@ -12,7 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from llmal.report import explain, explain_text, full, full_text, opened
+from llmal.explain import explain, explain_text
+from llmal.folder import opened
+from llmal.report import full, full_text
 from llmal.runner import run
 from llmal.spec import Pipeline
 from llmal.state import recipes

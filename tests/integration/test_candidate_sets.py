@@ -7,7 +7,9 @@ import pytest
 import sqlalchemy as sa
 
 import llmal
-from llmal.report import explain, explain_text, full, full_text, outcome_text, review
+from llmal.explain import explain, explain_text
+from llmal.handover import review
+from llmal.report import full, full_text, outcome_text
 from llmal.review.table import COLUMNS
 from llmal.spec import Pipeline
 from llmal.store import schema as t

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import llmal
-from llmal.report import explain, outcome_text, state_of
+from llmal.explain import explain
+from llmal.report import outcome_text, state_of
 from llmal.spec import Pipeline
 
 TOPICS = {"fruit": "apple pear plum cherry grape melon", "metal": "iron copper zinc silver gold tin"}

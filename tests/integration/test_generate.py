@@ -19,8 +19,9 @@ import pytest
 import sqlalchemy as sa
 
 from llmal.errors import SpecError, UserError
+from llmal.folder import opened
 from llmal.planning import plan
-from llmal.report import full, full_text, opened, outcome_text
+from llmal.report import full, full_text, outcome_text
 from llmal.runner import run
 from llmal.spec import Pipeline
 from llmal.state import recipes

@@ -5,7 +5,8 @@ import json
 import pytest
 
 import llmal
-from llmal.report import full, full_text, opened, outcome_text
+from llmal.folder import opened
+from llmal.report import full, full_text, outcome_text
 from llmal.spec import Pipeline
 
 TOPICS = {

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import llmal
+from llmal.explain import explain, explain_text
 from llmal.page.html import page
 from llmal.page.overview import Given, people
 from llmal.page.spending import spending
 from llmal.records import Label, LabelSchema
-from llmal.report import explain, explain_text, full, full_text, outcome_text, state_of
+from llmal.report import full, full_text, outcome_text, state_of
 from llmal.review.holes import Holes, holes
 from llmal.spec import Pipeline
 from llmal.store.store import open_store

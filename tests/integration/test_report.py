@@ -94,7 +94,7 @@ def test_a_run_ends_with_a_page_and_its_data_for_its_owner_alone(tmp_path, capsy
 
 
 def test_the_report_is_made_anew_when_people_have_answered(tmp_path):
-    from llmal.report import review
+    from llmal.handover import review
 
     corpus(tmp_path, gold=False)
     asked = pipeline(corpus={"path": "corpus.jsonl", "id": "id"})

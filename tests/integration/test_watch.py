@@ -15,7 +15,8 @@ import pytest
 
 import llmal
 from llmal.cli import heard
-from llmal.report import outcome_text, review
+from llmal.handover import review
+from llmal.report import outcome_text
 from llmal.review.asks import Asks
 from llmal.spec import Pipeline
 from llmal.store import schema as t
@@ -151,7 +152,7 @@ def test_a_frozen_store_sees_nothing_later_neither_words_nor_what_is_taken_back(
     assert store.answers() == {0: ("bug",), 1: ("bug",)}
     assert [w.item for w in store.words()] == [0, 1]
     assert other.answers() == {0: ("praise",), 2: ("bug",)}
-    assert arrived(store, Seen(2, 0)) == 2
+    assert arrived(store, Seen(2, 0)) == 3  # two answers, and one taken back
     assert news(other, Seen(2, 0)) == News(3, frozenset({0, 2}), Seen(4, 1))
     assert news(other, NEVER).words == 3
     with pytest.raises(llmal.errors.StoreError):

@@ -105,7 +105,7 @@ def test_answers_to_a_label_that_is_gone_are_kept_aside_not_crashed_on(tmp_path)
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     without_gold = {"corpus": {"path": "corpus.jsonl", "id": "id"}}
     done = llmal.run(spec(**without_gold), tmp_path / "run", home=tmp_path)
-    from llmal.report import review
+    from llmal.handover import review
 
     out = tmp_path / "todo.jsonl"
     review(done.run, out=out, into=None, person="p", spreadsheet=False)

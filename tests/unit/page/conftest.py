@@ -2,8 +2,8 @@
 
 import pytest
 
+from llmal.folder import opened
 from llmal.page.facts import collect
-from llmal.report import opened
 from llmal.testing.hostile import hostile_run
 
 

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from llmal.folder import opened
 from llmal.page.facts import collect
 from llmal.page.plane import placed
 from llmal.page.sample import FEWEST, Audited, confusion, risk
 from llmal.records import Label, LabelSchema
-from llmal.report import opened
 from llmal.stats.intervals import wilson
 
 SINGLE = LabelSchema("single", (Label(name="a"), Label(name="b")), True)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from llmal import report
+from llmal import handover
 from llmal.corpus import CorpusSpec, json_line, read, text_key
 from llmal.errors import ReviewError, UserError
 from llmal.records import Label, LabelSchema
@@ -325,30 +325,30 @@ def test_review_writes_for_the_tool_reads_its_export_by_itself_and_says_what_it_
     def opened(run, write=False, beside=False):
         yield SimpleNamespace(label_schema=lambda: SCHEMA), store, None
 
-    monkeypatch.setattr(report, "opened", opened)
-    monkeypatch.setattr(report, "waiting_now", lambda *_: [Waiting(0, "audit"), Waiting(1, "unsure")])
+    monkeypatch.setattr(handover, "opened", opened)
+    monkeypatch.setattr(handover, "waiting_now", lambda *_: [Waiting(0, "audit"), Waiting(1, "unsure")])
     asked = {"out": None, "into": None, "person": "ann", "spreadsheet": False}
     path = tmp_path / f"todo{ENDING[name]}"
-    found = report.review(tmp_path, **asked | {"out": path, "form": name})
+    found = handover.review(tmp_path, **asked | {"out": path, "form": name})
     assert (found["handed_out"], found["file"]) == (2, str(path))
-    assert f"wrote 2 items to {path}" in report.review_text(found)
+    assert f"wrote 2 items to {path}" in handover.review_text(found)
     text = path.read_text(encoding="utf-8")
     tasks = json.loads(text) if FORMATS[name].wraps else list(map(json.loads, text.splitlines()))
     done = [answer(name, tasks[0], ["bug"]), answer(name, tasks[1], ["bug"], final=False)]
-    found = report.review(tmp_path, **asked | {"into": export(tmp_path, name, done)})
-    said = report.review_text(found)
+    found = handover.review(tmp_path, **asked | {"into": export(tmp_path, name, done)})
+    said = handover.review_text(found)
     assert "took 1 new answers (0 known already, 0 rows open)" in said
     assert "left out 1 drafts" in said
     all_of_it = tmp_path / f"all{ENDING[name]}"
     assert (
-        report.review(tmp_path, **asked | {"out": all_of_it, "form": name, "answered": True})["handed_out"]
+        handover.review(tmp_path, **asked | {"out": all_of_it, "form": name, "answered": True})["handed_out"]
         == 1
     )
-    assert report.review(tmp_path, **asked | {"into": all_of_it})["taken"]["known"] == 1
+    assert handover.review(tmp_path, **asked | {"into": all_of_it})["taken"]["known"] == 1
     table = tmp_path / "all.csv"
-    found = report.review(tmp_path, **asked | {"out": table, "answered": True})
-    assert report.review_text(found) == f"wrote 1 answers to {table}"
-    assert report.review(tmp_path, **asked | {"into": table})["taken"]["known"] == 1
+    found = handover.review(tmp_path, **asked | {"out": table, "answered": True})
+    assert handover.review_text(found) == f"wrote 1 answers to {table}"
+    assert handover.review(tmp_path, **asked | {"into": table})["taken"]["known"] == 1
     for wrong in ({"into": path, "answered": True}, {"out": path, "form": name, "spreadsheet": True}):
         with pytest.raises(UserError, match="--answered"):
-            report.review(tmp_path, **asked | wrong)
+            handover.review(tmp_path, **asked | wrong)

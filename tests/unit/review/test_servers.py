@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from llmal import report
+from llmal import handover
 from llmal.cli import app
 from llmal.context import Silent
 from llmal.errors import LlmalError, MissingExtra, UserError
@@ -381,19 +381,19 @@ def test_review_takes_answers_first_then_sends_what_waits_as_the_file_shows_it(
     def opened(run, write=False, beside=False):
         yield SimpleNamespace(label_schema=lambda: SCHEMA, review=SimpleNamespace(show=show)), store, None
 
-    monkeypatch.setattr(report, "opened", opened)
+    monkeypatch.setattr(handover, "opened", opened)
     monkeypatch.setattr(
-        report, "waiting_now", lambda *_: [Waiting(0, "unsure", ("bug",)), Waiting(1, "audit")]
+        handover, "waiting_now", lambda *_: [Waiting(0, "unsure", ("bug",)), Waiting(1, "audit")]
     )
     monkeypatch.setattr(SERVERS["label-studio"], "client", staticmethod(lambda address: client))
     asked = {"url": "https://x.test", "dataset": None, "person": "ann", "progress": Silent()}
-    found = report.review_server(tmp_path / "my run", push="label-studio", pull=None, **asked)
+    found = handover.review_server(tmp_path / "my run", push="label-studio", pull=None, **asked)
     name = f"llmal-my-run-{SCHEMA.recipe()[-8:]}"
-    assert report.review_text(found) == f"sent 2 items to the new data set {name} (0 were there already)"
+    assert handover.review_text(found) == f"sent 2 items to the new data set {name} (0 were there already)"
     assert [bool(task["predictions"]) for task in client.made[1]["tasks"]] == [show == "assisted", False]
     client.answer(1, "=cmd", "2026-11-01T10:00:00Z")
-    found = report.review_server(tmp_path / "my run", push="label-studio", pull="label-studio", **asked)
-    assert report.review_text(found).splitlines() == [
+    found = handover.review_server(tmp_path / "my run", push="label-studio", pull="label-studio", **asked)
+    assert handover.review_text(found).splitlines() == [
         "took 1 new answers (0 known already, 1 rows open)",
         f"sent 0 items to the data set {name} (2 were there already)",
     ]

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from llmal import report
+from llmal import handover
 from llmal.errors import StoreError, UserError
 from llmal.serve.opening import find, opened
 from llmal.serve.options import Options
@@ -40,10 +40,10 @@ def llm(home, server, **annotate):
 def answers_in(folder, tmp_path, answer):
     """Hand out what waits, fill in one answer everywhere, take it back; the rows."""
     table = tmp_path / "todo.jsonl"
-    report.review(folder, out=table, into=None, person="Ann", spreadsheet=False)
+    handover.review(folder, out=table, into=None, person="Ann", spreadsheet=False)
     rows = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
     table.write_text("".join(json.dumps({**row, "answer": answer}) + "\n" for row in rows), encoding="utf-8")
-    report.review(folder, out=None, into=table, person="Ann", spreadsheet=False)
+    handover.review(folder, out=None, into=table, person="Ann", spreadsheet=False)
     return rows
 
 
