@@ -116,6 +116,10 @@ class Decision(NamedTuple):
     reason: str
 
 
+ANSWERED = "a person answered"
+"""Reason of a route that repeats what people say: no machine's answer."""
+
+
 class Route(NamedTuple):
     """Who answers an item: `student`, `llm` or `person`, with label and confidence where there is one."""
 

@@ -209,7 +209,7 @@ class BudgetSpec(_Part):
 
     usd: float | None = Field(None, ge=0, allow_inf_nan=False, description="dollars for paid calls")
     calls: int | None = Field(None, ge=0, description="calls to endpoints, repeats included")
-    people: int | None = Field(None, ge=0, description="items people may be asked about")
+    people: int | None = Field(None, ge=0, description="answers people may give; two on one text are two")
 
     def caps(self) -> Caps:
         """The caps as the ledger wants them."""

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
@@ -130,9 +131,12 @@ def _paths(app: FastAPI, desk: Desk, people: People) -> None:
 
         return show
 
-    def tells(of: Callable[[str], dict[str, Any]]) -> Any:
+    figures = ThreadPoolExecutor(1, "llmal-people")  # many pages that ask for them leave threads for answers
+
+    def tells(of: Callable[[str], dict[str, Any]], by: Executor | None = None) -> Any:
         async def tell(request: Request) -> Response:
-            return JSONResponse(await asyncio.to_thread(of, request.scope["person"]))
+            loop = asyncio.get_running_loop()
+            return JSONResponse(await loop.run_in_executor(by, of, request.scope["person"]))
 
         return tell
 
@@ -143,8 +147,9 @@ def _paths(app: FastAPI, desk: Desk, people: People) -> None:
 
     for path, (name, kind) in FILES.items():
         app.add_route(path, shows(name, kind), ["GET"])
-    for path, of in (("/start", desk.start), ("/people", people.told), ("/disputes", desk.disputes)):
+    for path, of in (("/start", desk.start), ("/disputes", desk.disputes)):
         app.add_route(path, tells(of), ["GET"])
+    app.add_route("/people", tells(people.told, figures), ["GET"])
     app.add_route("/say", say, ["POST"])
 
 

@@ -98,6 +98,16 @@ class Facts:
         found = self._store.read(sa.select(a.n, a.role).where(*where)) if name else []
         return Given(found[0][0], found[0][1] == t.ADJUDICATE) if found else None
 
+    def answered(self, person: str, item: int) -> bool:
+        """Whether this person ever answered it, taken back or not."""
+        a = t.answer.c
+        return bool(self._store.count(t.answer, a.item == item, a.person == person))
+
+    def flagged(self, person: str, item: int) -> bool:
+        """Whether this person flagged it."""
+        r = t.remark.c
+        return bool(self._store.count(t.remark, r.item == item, r.person == person, r.what == "flag"))
+
     def was_put_off(self, person: str, item: int, name: str) -> bool:
         """Whether the deed of that id was this person's skip or doubt."""
         r = t.remark.c

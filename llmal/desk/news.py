@@ -15,6 +15,9 @@ from llmal.records import Word
 CHECK_S = 2.0
 """Seconds between two questions whether somebody else wrote; each is a few look-ups."""
 
+SHORT_S = 0.1
+"""Seconds that a look may take while everybody waits for it; a longer one goes on beside."""
+
 REST = 5.0
 """Times the length of a look at everything that passes before the next: it takes no more than a sixth."""
 
@@ -43,7 +46,8 @@ class News:
         self.torn: dict[int, list[Word]] = {}
         self.mine: Counter[str] = Counter()
         self.flagged: dict[int, str] = {}
-        self._deeds = self._merged = 0
+        self._deeds = self._merged = self._spent = 0
+        self._took = 0.0
         self._touched: dict[int, int] = {}
         self._wrote: list[tuple[int | None, int | None]] = []
         self._looking: threading.Thread | None = None
@@ -77,8 +81,9 @@ class News:
         self._stamp = self._stamp.after(answer=answer, remark=remark)
         if before is None:
             return
+        more = len({w.person for w in after}) - len({w.person for w in before})
+        self._spent += more
         if self._pool.left is not None:
-            more = len({w.person for w in after}) - len({w.person for w in before})
             self._pool.left = max(0, self._pool.left - more)
         self.mine.subtract(speakers(before))
         self.mine.update(speakers(after))
@@ -96,7 +101,10 @@ class News:
 
     def needed(self) -> bool:
         """Somebody has nothing left: look at once where there may be more; whether there was a look."""
-        if self._clock() < self._rested or self._source.stamp() == self._stamp:
+        if self._clock() < self._rested or self._looking is not None or self._source.stamp() == self._stamp:
+            return False
+        if self._took > SHORT_S:  # the others go on meanwhile, and this page asks again
+            self._look_on()
             return False
         self.look()
         return True
@@ -108,17 +116,21 @@ class News:
             return
         self._checked = now
         if self._source.stamp() != self._stamp:
-            self._looking = threading.Thread(target=self.look_beside, name="llmal-desk", daemon=True)
-            self._looking.start()
+            self._look_on()
+
+    def _look_on(self) -> None:
+        self._looking = threading.Thread(target=self.look_beside, name="llmal-desk", daemon=True)
+        self._looking.start()
 
     def look_beside(self) -> None:
         """Look at everything without the lock, which is taken to take over what was found."""
         try:
-            began, at = self._deeds, self._clock()
+            with self._lock:
+                began, spent, at = self._deeds, self._spent, self._clock()
             found = self._source.look()
             with self._lock:
                 if began >= self._merged:
-                    self._merge(found, began, at)
+                    self._merge(found, began, spent, at)
         except LlmalError as error:  # the page goes on with what it has, and looks again
             sys.stderr.write(f"review page: {error}\n")
         finally:
@@ -127,18 +139,18 @@ class News:
     def look(self) -> None:
         """Look at everything now."""
         at = self._clock()
-        self._merge(self._source.look(), self._deeds, at)
+        self._merge(self._source.look(), self._deeds, self._spent, at)
 
     def close(self) -> None:
         """Wait for a look that is under way; the store may be closed then. Without the lock."""
         if (looking := self._looking) is not None:
             looking.join()
 
-    def _merge(self, found: Look, began: int, at: float) -> None:
+    def _merge(self, found: Look, began: int, spent: int, at: float) -> None:
         """Take over what was found; deeds since it was begun are newer than it."""
         touched = {item for item, deed in self._touched.items() if deed > began}
         if touched:  # these were counted one by one
-            left = None if found.left is None else self._pool.left
+            left = None if found.left is None else max(0, found.left - (self._spent - spent))
             newer = {s: words for s, words in self.torn.items() if s in touched}
             self.torn = {s: words for s, words in found.torn.items() if s not in touched} | newer
         else:
@@ -153,10 +165,14 @@ class News:
         known |= {w.item: w for w in self._source.again([s for s in halves if s not in known])}
         again = [known[s] for s in halves if s in known]
         self._pool.fill(found.waiting, found.people, halves=again, left=left, touched=touched)
+        others = found.stamp.answer > self._stamp.answer or found.stamp.remark > self._stamp.remark
         self._stamp = found.stamp
         for answer, remark in self._wrote:
             self._stamp = self._stamp.after(answer=answer, remark=remark)
         self._wrote.clear()
+        if touched and others:  # whose words and flags were left as they were: look once more
+            self._stamp = self._stamp._replace(remark=-1)
         self._merged = self._deeds
         now = self._clock()
-        self._checked, self._rested = now, now + REST * (now - at)
+        self._took = now - at
+        self._checked, self._rested = now, now + REST * self._took

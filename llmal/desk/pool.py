@@ -259,10 +259,19 @@ class Pool:
             self._put(item, one._replace(unsure=one.unsure | {person}))
         self._leave(person, item)
 
+    def owes(self, person: str, item: int) -> bool:
+        """Whether this person's own word is wanted, and may be swayed by what others say."""
+        one = self._open.get(item)
+        return one is not None and person not in one.said and person not in one.unsure
+
+    def reopened(self) -> set[int]:
+        """Items with a word that wait for more."""
+        return self.answered & self._open.keys()
+
     def takes_back(self, person: str, item: int) -> bool:
         """Whether an item that this person put off is still theirs to have."""
         one = self._open.get(item)
-        if one is None or person in one.said:
+        if one is None or person in one.said or not (self.holds(person, item) or self._room()):
             return False
         return len(one.said) + self._others(item, person) < one.wanted
 

@@ -74,13 +74,19 @@ class Desk:
         for person, items in self._facts.put_off(self.people).items():
             self._pool.put_off(person, items)
         self._news = News(source, self._pool, self._review.people, self._lock, clock)
-        self._texts = beside(self._pool.compared)
+        self._beside = beside
+        self._apart = self._pool.compared | self._pool.reopened()
+        self._texts = beside(self._apart)
 
     # --- what a page shows ----------------------------------------------------------------------------------
 
     def start(self, person: str) -> dict[str, Any]:
         """All that a page shows beside items: the labels, who answers, what can be taken back."""
         with self._lock:
+            apart = self._pool.compared | self._pool.reopened()
+            if not apart <= self._apart:  # an example would tell what somebody is still to answer
+                self._apart = apart
+                self._texts = self._beside(apart)
             return {
                 "run": self.source.store.folder.name,
                 "person": person,
@@ -102,7 +108,7 @@ class Desk:
         """
         self._may_settle(person)
         with self._lock:
-            torn = [*self._news.torn.items()]
+            torn = self._torn(person)
         shown = torn[:MOST_TOLD]
         items = self.source.store.items([item for item, _ in shown])
         found = [
@@ -116,6 +122,10 @@ class Desk:
             for item, (_, words) in zip(items, shown, strict=True)
         ]
         return {"items": found, "left": len(torn)}
+
+    def _torn(self, person: str) -> list[tuple[int, list[Word]]]:
+        """What this person may settle: not what they have yet to answer themselves, unswayed."""
+        return [(s, words) for s, words in self._news.torn.items() if not self._pool.owes(person, s)]
 
     def overlap(self) -> dict[str, int]:
         """How many items several people are to answer, and how many of these have all their words."""
@@ -132,14 +142,14 @@ class Desk:
             "done": self._pool.done(person),
             "left": self._pool.waits(person),
             "mine": self._news.mine[person],
-            "disputes": len(self._news.torn) if person in self.adjudicators else 0,
-            "items": self._shown(found),
+            "disputes": len(self._torn(person)) if person in self.adjudicators else 0,
+            "items": self._shown(person, found),
         }
 
-    def _shown(self, seqs: Sequence[int]) -> list[dict[str, Any]]:
-        return [self._one(item) for item in self.source.store.items(seqs)] if seqs else []
+    def _shown(self, person: str, seqs: Sequence[int]) -> list[dict[str, Any]]:
+        return [self._one(person, item) for item in self.source.store.items(seqs)] if seqs else []
 
-    def _one(self, item: Item) -> dict[str, Any]:
+    def _one(self, person: str, item: Item) -> dict[str, Any]:
         what = self._waits(item.seq)
         guess = self._guess(what)
         return {
@@ -147,11 +157,24 @@ class Desk:
             "text": item.text,
             "flags": list(item.flags),
             "why": what.why,
-            "candidates": list(what.candidates) if what.why != AUDIT else [],
+            "candidates": self._short(what),
             "guess": None if guess is None else list(guess),
             "confidence": None if guess is None else what.confidence,
-            "flagged": self._news.flagged.get(item.seq),
+            "flagged": self._flag_note(person, item.seq),
         }
+
+    def _short(self, what: Waiting) -> list[str]:
+        """The short list; blind in the labels' order, since its first is the machine's, and never of one."""
+        some = [] if what.why == AUDIT else [*what.candidates]
+        if self._review.show != "blind":
+            return some
+        return sorted(some, key=self.schema.names.index) if len(some) > 1 else []
+
+    def _flag_note(self, person: str, item: int) -> str | None:
+        """Why it is flagged; that it is, alone, to who has yet to answer unswayed by what others say."""
+        note = self._news.flagged.get(item)
+        swayed = note and item in self._pool.compared and not self._facts.flagged(person, item)
+        return "" if swayed else note
 
     def _guess(self, what: Waiting) -> Labels | None:
         """The machine's labels beside the text; whoever has seen them gives them more often."""
@@ -176,10 +199,11 @@ class Desk:
                 self._keep(person, said)
             more: dict[str, Any] = {}
             if said.what == "undo" and self._pool.holds(person, said.item):
-                more["undone"] = self._shown([said.item])[0]
+                more["undone"] = self._shown(person, [said.item])[0]
             elif said.what == "answer" and self._review.show == "blind":
                 what = self._waits(said.item)
-                if (labels := _machine(what)) is not None:
+                labels = _machine(what)
+                if labels is not None and self._facts.given(person, said.item, said.id) is not None:
                     more["machine"] = {"labels": list(labels), "confidence": what.confidence}
             have = [*said.have, said.item] if "undone" in more else said.have
             return {**more, **self._now(person, have)}
@@ -204,7 +228,9 @@ class Desk:
     def _answer(self, person: str, said: Said) -> None:
         what, labels, before = self._waits(said.item), self._labels(said), self._words(said.item)
         shown = what.candidates if not said.full and what.why != AUDIT else ()
-        n = self._facts.answer(person, said, labels, shown=shown, saw=self._guess(what), role="label")
+        told = self._facts.answered(person, said.item)  # and so what the machine says, even where blind
+        saw = _machine(what) if told else self._guess(what)
+        n = self._facts.answer(person, said, labels, shown=shown, saw=saw, role="label")
         self._pool.said(person, said.item)
         if before:
             after = self.source.words(said.item)
@@ -219,6 +245,8 @@ class Desk:
                 raise Refusal(409, "there is nothing to take back")
             if not self._pool.takes_back(person, said.item):
                 raise Refusal(409, "somebody else has this item now")
+        elif given.adjudicates:
+            self._may_settle(person)
         what, before = self._waits(said.item), self._words(said.item)
         n = self._facts.remark(person, said, given and given.n)
         after = self._words(said.item)
@@ -232,7 +260,11 @@ class Desk:
         self._may_settle(person)
         if said.item not in self._news.torn:
             raise Refusal(409, "people do not differ on this item any more")
+        if self._pool.owes(person, said.item):
+            raise Refusal(409, "give your own answer to this item first")
         labels, before = self._labels(said), self._words(said.item)
+        if self._pool.left == 0 and person not in {word.person for word in before}:
+            raise Refusal(409, "as many answers were given as budget.people allows")
         n = self._facts.answer(person, said, labels, shown=(), saw=None, role=t.ADJUDICATE)
         self._news.deed(said.item, answer=n, before=before, after=self._words(said.item))
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from llmal.records import Word
-from llmal.review.stage import Waiting
+from llmal.review.stage import Waiting, by_machine
 from llmal.store import schema as t
 from llmal.store.store import Store
 
@@ -119,7 +119,7 @@ class Source:
         for item in active:
             if item in measures:
                 found.append(Waiting(item, "audit"))
-            elif (r := routes.get(item)) is not None:
+            elif (r := by_machine(routes.get(item))) is not None:
                 found.append(Waiting(item, r.reason, r.labels, r.confidence))
             else:
                 found.append(Waiting(item, "a person answers it"))

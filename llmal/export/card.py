@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from llmal.corpus import shown
 from llmal.export.stage import Parcel
 
 METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "micro_f1": "f1"}
@@ -141,11 +142,16 @@ def _sources(counts: dict[str, int]) -> str:
 
 
 def _line(text: str) -> str:
-    """One line of Markdown that stays text: no table bars, tags, line breaks, links or pictures."""
-    words = " ".join(text.split()).replace("`", "'").replace("<", "&lt;")
+    """One line of Markdown that stays text: no bars, tags, line breaks, pictures or bracketed links."""
+    words = _seen(text).replace("`", "'").replace("<", "&lt;")
     return re.sub(r"[\\|\[\]*_]", r"\\\g<0>", words)
 
 
 def _code(text: str) -> str:
     """What stands between backticks in a list: nothing in it is markup but a backtick."""
-    return " ".join(text.split()).replace("`", "'")
+    return _seen(text).replace("`", "'")
+
+
+def _seen(text: str) -> str:
+    """In one line, without marks that turn or hide what follows."""
+    return shown(" ".join(text.split()), limit=max(1, len(text)))

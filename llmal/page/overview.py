@@ -23,7 +23,7 @@ FLAGGED = 20
 
 
 class Given(NamedTuple):
-    """What the run says of every item, read once: routes, and the newest answers of people."""
+    """What the run says of every item, read once: routes, and what people hold together."""
 
     routes: dict[int, Route]
     answers: dict[int, Labels]

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from llmal.audit import shuffled
 from llmal.context import Context
-from llmal.records import Labels, LabelSchema, Route, Tally
+from llmal.records import ANSWERED, Labels, LabelSchema, Route, Tally
 from llmal.review.options import ReviewSpec
 from llmal.review.order import ranked
 from llmal.store import schema as t
@@ -30,7 +30,7 @@ class Waiting(NamedTuple):
         item: its `seq`.
         why: `audit` (measures quality: shown without any machine's answer), a strategy's doubt, or the
             route's reason.
-        guess: the student's answer, empty for audit items.
+        guess: a machine's answer; empty for audit items, and where only people answered.
         confidence: of the guess.
         candidates: the labels to choose from first, likeliest first; empty for the full list.
     """
@@ -69,13 +69,18 @@ def waiting(
     doubted = _doubts(store)
     routes = store.routes(route, doubted) if route else {}
     again = [
-        Waiting(s, why, *((routes[s].labels, routes[s].confidence) if s in routes else ()))
+        Waiting(s, why, *((r.labels, r.confidence) if (r := by_machine(routes.get(s))) else ()))
         for s, why in doubted.items()
     ]
     made = store.shortlist(route, options.recipe()) if route else None
     sets = store.candidates(made.recipe) if made is not None and made.used else {}
     rest = ranked(store, routed(store, route, names), by=options.order, labels=max(1, len(names)), sets=sets)
     return [*audit, *again, *(_waits(r, sets, len(names)) for r in rest)][: _left(store, names, people)]
+
+
+def by_machine(route: Route | None) -> Route | None:
+    """The route where a machine made it; what people said is shown to nobody who has yet to answer."""
+    return None if route is None or route.reason == ANSWERED else route
 
 
 def how_many(store: Store, *, names: Collection[str], route: str | None, people: int | None) -> int:

@@ -178,7 +178,7 @@ def take_back(store: Store, path: Path, schema: LabelSchema, *, person: str = "s
             )
             continue
         if _yes(row.get("flagged")):
-            note = repaired(str(row.get("flag") or ""))[0]
+            note = repaired(_ran(str(row.get("flag") or "")))[0]
             flags.append({"item": seq, "note": note, "source": f"{source}:{line}"})
         said = {"item": seq, "labels": json.dumps(labels), "source": source, "line": line}
         answers.append(said | _about(row, schema, person))
@@ -189,8 +189,8 @@ def take_back(store: Store, path: Path, schema: LabelSchema, *, person: str = "s
 def _about(row: Mapping[str, Any], schema: LabelSchema, person: str) -> dict[str, Any]:
     """Who gave an answer, when, after how long, beside what, and what for, as columns of a fact."""
     return {
-        "person": repaired(str(row.get("person") or person))[0],
-        "note": repaired(str(row.get("note") or ""))[0],
+        "person": repaired(_ran(str(row.get("person") or person)))[0],
+        "note": repaired(_ran(str(row.get("note") or "")))[0],
         "at": w.moment(_number(row.get("at"))),
         "seconds": w.seconds(_number(row.get("seconds"))),
         "shown": _known(row.get("candidates"), schema),

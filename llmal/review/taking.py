@@ -35,7 +35,7 @@ def keys(store: Store) -> dict[str, int]:
 def add(
     store: Store, answers: list[dict[str, Any]], flags: Iterable[dict[str, Any]], tool: str, *, by: str
 ) -> tuple[int, int]:
-    """Add answers and flags that are new, oldest first: of one item the newest answer counts.
+    """Add answers and flags that are new, oldest first: of one person's on one item the newest counts.
 
     Args:
         store: of the run, open for writing.

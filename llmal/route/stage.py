@@ -13,7 +13,7 @@ from llmal.answers import best
 from llmal.audit import counts_since, known_answers
 from llmal.context import Context
 from llmal.plugins import Plugin
-from llmal.records import Labels, LabelSchema, Route, Tally, canonical, recipe, unasked
+from llmal.records import ANSWERED, Labels, LabelSchema, Route, Tally, canonical, recipe, unasked
 from llmal.route import drift
 from llmal.route.evidence import Audited as Audited
 from llmal.route.evidence import Case as Case
@@ -151,7 +151,7 @@ def run(
         return Tally(len(active), 0)
     cases = _cases(router, store, sources, fresh, schema)
     machine = [case for case in cases if case.item not in answers]
-    routes = [Route(s, "person", answers[s], 1.0, "a person answered") for s in fresh if s in answers]
+    routes = [Route(s, "person", answers[s], 1.0, ANSWERED) for s in fresh if s in answers]
     routes += router.route(machine, promise)
     audited = set(store.audit())
     unpicked = [case._replace(learnt=False) for case in cases if case.item in audited]

@@ -73,7 +73,8 @@ class StoreSources(Sources):
         a, p = t.annotation.c, t.answer.c
         own = (a.status == "ok", a.kind != "votes")  # a panel's answer is made of votes and is none
         machines = sa.select(a.item, a.recipe, a.labels).where(*own).order_by(a.recipe)
-        people = sa.select(p.item, p.person, p.labels).where(t.standing()).order_by(p.n)
+        words = (t.standing(), p.role != t.ADJUDICATE)  # who settles a dispute has seen the votes
+        people = sa.select(p.item, p.person, p.labels).where(*words).order_by(p.n)
         said = [*((s, "machine " + by, labels) for s, by, labels in self._store.read(machines))]
         said += [*((s, "person " + by, labels) for s, by, labels in self._store.read(people))]
         voters = {name: i for i, name in enumerate(dict.fromkeys(by for _, by, _ in said))}

@@ -159,10 +159,10 @@ class Queue:
         """Read what people said since the last look; whether there was anything."""
         before, said = self._said, self.store.said()
         if said != before:
-            self._said = said
             self._take_note(self._touched(*before))
         if said != before or not self.waiting:
             self.waiting = self._count()
+        self._said = said  # last: what could not be read now is read at the next look
         fresh = said != before or self._unseen
         self._unseen = False
         return fresh

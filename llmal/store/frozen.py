@@ -68,8 +68,11 @@ def freeze(store: Store) -> Seen:
 
 
 def arrived(store: Store, since: Seen) -> int:
-    """Answers that came since, whether or not they stand; of a frozen store too."""
-    query = sa.text("SELECT count(*) FROM main.answer WHERE n > :n").bindparams(n=since.answer)
+    """Answers that came since, standing or not, and earlier ones taken back; of a frozen store too."""
+    query = sa.text(
+        "SELECT (SELECT count(*) FROM main.answer WHERE n > :n)"
+        " + (SELECT count(*) FROM main.remark WHERE n > :r AND what = 'undo' AND answer <= :n)"
+    ).bindparams(n=since.answer, r=since.remark)
     with store.engine.connect().execution_options(llmal_reads=True) as db:
         return int(db.execute(query).scalar_one())
 

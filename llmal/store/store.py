@@ -28,6 +28,10 @@ BRIEFLY = 0.3
 """Seconds to wait for a run's lock: long enough for whoever opens a store beside runs, and lets it go."""
 
 
+POLLED_S, LOCKED_S = 25.0, 5.0
+"""Seconds for which a write asks whether another process has ended its own, and waits after that."""
+
+
 class Store(CorpusFacts, PeopleFacts):
     """All facts of one run. Use `open_store`."""
 
@@ -201,7 +205,9 @@ def _take(folder: Path) -> FileLock:
 
 
 def _connect(path: Path, *, write: bool, migrates: bool) -> sa.Engine:
-    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30, "check_same_thread": False})
+    engine = sa.create_engine(
+        f"sqlite:///{path}", connect_args={"timeout": LOCKED_S, "check_same_thread": False}
+    )
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
@@ -212,7 +218,8 @@ def _connect(path: Path, *, write: bool, migrates: bool) -> sa.Engine:
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         reads = not write or connection.get_execution_options().get("llmal_reads")
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        if reads or not _queued(connection):
+            connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     try:
         if migrates:
@@ -234,6 +241,30 @@ def _connect(path: Path, *, write: bool, migrates: bool) -> sa.Engine:
         engine.dispose()
         raise
     return engine
+
+
+def _queued(connection: sa.Connection) -> bool:
+    """Begin to write as soon as nobody else does; False where it cannot begin for now or for another reason.
+
+    SQLite itself looks ten times a second, and a process that writes without a pause then keeps people's
+    answers waiting for a second and more.
+    """
+    raw: Any = connection.connection.driver_connection
+    raw.execute("PRAGMA busy_timeout=0")
+    try:
+        until = time.monotonic() + POLLED_S
+        while time.monotonic() < until:
+            try:
+                raw.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    return False
+                time.sleep(0.002)
+            else:
+                return True
+    finally:
+        raw.execute(f"PRAGMA busy_timeout={int(1000 * LOCKED_S)}")
+    return False
 
 
 def _refuse_other_version(db: sa.Connection) -> None:

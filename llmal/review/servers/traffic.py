@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -155,8 +155,10 @@ class Traffic:
                 server.make(self._form)
             have = set() if made else self._there(server)
             fresh = [work for work in queue if work.key not in have]
+            if blind:
+                fresh = [_unswayed(work, self._schema.names) for work in fresh]
             with self._progress.task(f"push to {self._kind.name}", len(fresh)) as advance:
-                for batch in _batches(self._form, fresh, blind=blind):
+                for batch in _batches(self._form, fresh):
                     server.send(batch)
                     advance(len(batch))
         except LlmalError:
@@ -216,11 +218,17 @@ class Traffic:
         return have
 
 
-def _batches(form: Format, works: Iterable[Work], *, blind: bool) -> Iterator[list[dict[str, Any]]]:
+def _unswayed(work: Work, names: Sequence[str]) -> Work:
+    """Without the machine's word: no guess, and a short list of two or more in the order of all labels."""
+    some = sorted(work.candidates, key=names.index) if len(work.candidates) > 1 else ()
+    return work._replace(guess=(), confidence=None, candidates=tuple(some))
+
+
+def _batches(form: Format, works: Iterable[Work]) -> Iterator[list[dict[str, Any]]]:
     batch: list[dict[str, Any]] = []
     chars = 0
     for work in works:
-        (task,) = form.tasks(work._replace(guess=(), confidence=None) if blind else work)
+        (task,) = form.tasks(work)
         long = len(json_line(task))
         if batch and (len(batch) == BATCH or chars + long > BATCH_CHARS):
             yield batch

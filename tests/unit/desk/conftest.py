@@ -59,7 +59,7 @@ def desk_of(store, schema=SCHEMA, *people, budget=None, review=None, **more):
     review = review or ReviewSpec(order="doubt")
 
     def refill():
-        return waiting(store, names=schema.names, route="r", people=budget, options=review)
+        return waiting(store, names=schema.names, route="r", people=None, options=review)
 
     source = Source(store, schema.names, refill, budget)
     return Desk(source, schema, people or ("ada",), version(), review=review, adjudicators=("ada",), **more)

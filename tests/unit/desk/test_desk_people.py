@@ -12,6 +12,7 @@ from llmal.desk.said import Refusal, Said
 from llmal.errors import UserError
 from llmal.review.options import ReviewSpec
 from llmal.store import schema as t
+from llmal.testing import facts as made
 
 from .conftest import NAMES, SCHEMA, desk_of, facts, filled, new_id, page, run, token_of
 
@@ -217,6 +218,73 @@ def test_flags_answer_nothing_and_everybody_sees_them(store):
     assert desk.start("ada")["items"][0]["flagged"] is None
     with pytest.raises(Refusal):
         desk.say("ada", said(99, "flag"))
+
+
+# --- what people may be asked -------------------------------------------------------------------------------
+
+
+def test_texts_nobody_can_tell_do_not_take_the_place_of_the_rest_of_a_budget(tmp_path):
+    store = filled(tmp_path, [f"t{i}" for i in range(30)], audit=0)
+    now = [0.0]
+    desk = desk_of(store, budget=3, review=NONE, clock=lambda: now[0])
+    for _ in range(10):
+        now[0] += 100.0
+        for one in desk.start("ada")["items"][:3]:
+            desk.say("ada", said(one["item"], "unsure"))
+    assert store.count(t.remark) == 30
+    store.close()
+
+
+def test_taking_back_a_doubt_does_not_pass_the_budget(tmp_path):
+    store = filled(tmp_path, [f"t{i}" for i in range(2)], audit=0)
+    desk = desk_of(store, SCHEMA, "ada", "bob", budget=2, review=ALL)
+    deeds = [said(one["item"], "unsure") for one in desk.start("ada")["items"]]
+    for deed in deeds:
+        desk.say("ada", deed)
+    bobs = [one["item"] for one in desk.start("bob")["items"]]
+    for deed in deeds:
+        with pytest.raises(Refusal, match="somebody else"):
+            desk.say("ada", said(deed.item, "undo", of=deed.id))
+    for item in bobs:
+        desk.say("bob", said(item))
+    assert store.n_words() == 2
+    store.close()
+
+
+def test_a_settlement_is_an_answer_that_a_spent_budget_has_no_room_for(tmp_path):
+    store = filled(tmp_path, [f"t{i}" for i in range(5)], audit=0)
+    desk = desk_of(store, SCHEMA, "ada", "bob", "cy", budget=2, review=ALL)
+    item = desk.start("bob")["items"][0]["item"]
+    desk.say("bob", said(item))
+    desk.start("cy")
+    desk.say("cy", said(item, label="praise"))
+    with pytest.raises(Refusal, match=r"budget\.people"):
+        desk.say("ada", said(item, "adjudicate"))
+    assert store.n_words() == 2
+    store.close()
+
+
+def test_what_others_spent_is_known_though_somebody_answers_while_it_is_read(tmp_path):
+    store = filled(tmp_path, [f"t{i}" for i in range(30)], audit=0)
+    desk = desk_of(store, SCHEMA, "ada", "bob", budget=12, review=NONE)
+    item = desk.start("ada")["items"][0]["item"]
+    for i in range(20, 28):
+        made.answer(store, i, "bug", person="carl")
+    made.remark(store, 29, "flag", person="carl", note="x")
+    look = desk.source.look
+
+    def slow():
+        found = look()
+        desk.say("ada", said(item))
+        return found
+
+    desk.source.look = slow
+    desk._news.look_beside()
+    desk.source.look = look
+    assert desk._pool.left == 12 - store.n_words() == 3
+    desk._news.look_beside()
+    assert desk._news.flagged == {29: "x"}
+    store.close()
 
 
 # --- tokens -------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def test_the_audit_comes_first_with_all_labels_and_no_machines_answer_is_sent(tm
     store = filled(tmp_path, [f"t{i}" for i in range(5)], short=("praise", "bug"))
     found = desk_of(store).start("ada")
     assert [(i["why"], i["candidates"]) for i in found["items"][:3]] == [
-        ("audit", []), ("audit", []), ("unsure", ["praise", "bug"]),
+        ("audit", []), ("audit", []), ("unsure", ["bug", "praise"]),
     ]  # fmt: skip
     assert {one["guess"] for one in found["items"]} == {one["confidence"] for one in found["items"]} == {None}
     assert len(found["items"]) == AHEAD

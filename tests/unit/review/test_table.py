@@ -11,9 +11,10 @@ from llmal.corpus import CorpusSpec, read, records, text_key
 from llmal.errors import CorpusError, ReviewError
 from llmal.records import Label, LabelSchema
 from llmal.review.stage import Waiting
-from llmal.review.table import COLUMNS, hand_out, take_back
+from llmal.review.table import COLUMNS, answered_out, hand_out, take_back
 from llmal.store import schema as t
 from llmal.store.store import open_store
+from llmal.testing.facts import answer
 
 SCHEMA = LabelSchema("single", (Label(name="bug"), Label(name="=cmd"), Label(name="none")), True)
 MULTI = SCHEMA._replace(kind="multi", labels=SCHEMA.labels[:2])
@@ -203,6 +204,16 @@ def test_a_spreadsheet_runs_no_cell_of_the_table_made_for_it_and_the_plain_table
     assert [row["text"] for _, row in records(tmp_path / "p.csv")] == ["first", *starts]
     answered = [{"item": row["item"], "answer": row["guess"]} for _, row in records(tmp_path / "s.csv")]
     assert take_back(store, table(tmp_path, *answered), SCHEMA).aside == []
+    store.close()
+
+
+def test_people_whose_names_a_spreadsheet_would_run_come_back_as_themselves(tmp_path):
+    store = filled(tmp_path, ["a"])
+    answer(store, 0, "bug", person="=Bob")
+    answered_out(store, SCHEMA, tmp_path / "s.csv", spreadsheet=True)
+    assert "'=Bob" in (tmp_path / "s.csv").read_text(encoding="utf-8")
+    assert take_back(store, tmp_path / "s.csv", SCHEMA).new == 0
+    assert [word.person for word in store.words()] == ["=Bob"]
     store.close()
 
 

@@ -101,6 +101,7 @@ def test_votes_are_those_of_machines_and_people_never_gold(store):
     store.add(t.annotation, annotation_rows("c", [of_panel]))
     answer(store, 2, "billing")
     answer(store, 2, "bug")
+    answer(store, 2, "billing", role=t.ADJUDICATE)  # has seen the votes, and is none
     ctx = Context(store.folder, home=store.folder, encode=names)
     found = StoreSources(store, ctx, SCHEMA, store.load("v"), np.array([1, 2, 4]))
     assert found.votes().tolist() == [[1, -1, -1], [-1, -1, 0], [-1, -1, -1]], "the newest of a person counts"

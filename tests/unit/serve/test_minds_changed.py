@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from llmal.corpus import text_key
+from llmal.errors import StoreError
 from llmal.store import schema as t
 from llmal.store.store import open_store
 from llmal.testing.facts import answer, remark
@@ -188,3 +189,17 @@ def test_answers_that_came_while_no_server_ran_are_held_against_the_promise_at_t
             assert service.cascade.withdrawn.startswith("people found ")
 
     run(again())
+
+
+def test_words_that_could_not_be_read_at_one_look_are_read_at_the_next(export, tmp_path, monkeypatch):
+    async def work(client, service, people):
+        queue = service.cascade.queue
+        people.say(UNSURE, "green")
+        with monkeypatch.context() as broken:
+            broken.setattr(queue, "_take_note", lambda items: (_ for _ in ()).throw(StoreError("full")))
+            with pytest.raises(StoreError):
+                queue.look()
+        assert queue.look()
+        assert list(queue.answered.values()) == [("green",)]
+
+    told(export, tmp_path, work)
