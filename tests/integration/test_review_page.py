@@ -67,6 +67,21 @@ def ask(home, token, path, body=None):
         return json.load(answer)
 
 
+def test_what_nobody_can_tell_does_not_use_up_what_people_may_answer(tmp_path):
+    run = made(tmp_path, 12)
+    file = run / "pipeline.yaml"
+    file.write_text(file.read_text(encoding="utf-8") + "budget:\n  people: 2\n", encoding="utf-8")
+    process, home, token = started(run)
+    try:
+        for i in range(12):
+            (one, *_) = ask(home, token, "/start")["items"]
+            ask(home, token, "/say", {"id": f"{i:032x}", "item": one["item"], "what": "unsure"})
+        assert ask(home, token, "/start")["items"] == []
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
 @pytest.mark.parametrize("kills", [2, pytest.param(200, marks=pytest.mark.slow)])
 def test_kill_9_while_labelling_loses_no_acknowledged_answer_and_doubles_none(tmp_path, kills):
     run, rng = made(tmp_path, 40 * kills + 40), random.Random(3)

@@ -282,6 +282,7 @@ def test_what_others_spent_is_known_though_somebody_answers_while_it_is_read(tmp
     desk._news.look_beside()
     desk.source.look = look
     assert desk._pool.left == 12 - store.n_words() == 3
+    assert desk._news._stamp != desk.source.stamp(), "it would not look again, and never know of the flag"
     desk._news.look_beside()
     assert desk._news.flagged == {29: "x"}
     store.close()
