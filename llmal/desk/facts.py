@@ -85,11 +85,9 @@ class Facts:
             "seconds": seconds,
             **more,
         }
-        # One immediate transaction: whoever writes beside gets another number, or waits.
         with self._store.begin() as db:
-            n = 1 + int(db.execute(sa.select(sa.func.coalesce(sa.func.max(table.c.n), 0))).scalar_one())
-            self._store.add(table, [{"n": n, **row}], db=db)
-        return n
+            self._store.number(table, [row], db=db)
+            return self._store.newest(table, db)
 
     def given(self, person: str, item: int, name: str) -> Given | None:
         """This person's answer from the deed of that id; None where there is none or it was taken back."""

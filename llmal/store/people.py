@@ -126,8 +126,12 @@ class PeopleFacts(Tables):
         if db is None:
             with self.begin() as own:
                 return self.number(table, rows, db=own)
-        last = int(db.execute(sa.select(sa.func.coalesce(sa.func.max(table.c.n), 0))).scalar_one())
+        last = self.newest(table, db)
         return self.add(table, [{"n": last + i, **row} for i, row in enumerate(rows, 1)], db=db)
+
+    def newest(self, table: sa.Table, db: sa.Connection) -> int:
+        """Number of the newest answer or remark as this transaction sees it; 0 for none."""
+        return int(db.execute(sa.select(sa.func.coalesce(sa.func.max(table.c.n), 0))).scalar_one())
 
     def said(self) -> tuple[int, int]:
         """Numbers of the newest answer and remark: while these are the same, so is all that people said."""

@@ -314,6 +314,17 @@ def spread(times: Sequence[float]) -> str:
     return " ".join(f"{x:7.1f}" for x in (*at, ordered[-1]))
 
 
+def until_done(typists: Sequence[Typist]) -> None:
+    """Everybody types at once until nothing waits for anybody."""
+    left = list(typists)
+    while left:
+        for one in left:
+            one.act()
+        for one in left:
+            one.wait()
+        left = [one for one in left if not one.done]
+
+
 def worked(
     run: Path, people: Sequence[str], playwright: Any, mix: dict[str, int] | None = None
 ) -> dict[str, Any]:
@@ -324,13 +335,7 @@ def worked(
         stack.callback(browser.close)
         addresses = stack.enter_context(served(run, people))
         typists = [Typist(browser, name, addresses[name], seed, mix) for seed, name in enumerate(people)]
-        open_ = list(typists)
-        while open_:
-            for one in open_:
-                one.act()
-            for one in open_:
-                one.wait()
-            open_ = [one for one in open_ if not one.done]
+        until_done(typists)
         told = {one.person: one.told() for one in typists}
         for one in typists:
             if one.trouble:

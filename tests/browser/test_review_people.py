@@ -34,17 +34,6 @@ def script(name):
 review = script("review_page")
 
 
-def until_done(typists):
-    """Everybody types at once until nothing waits for anybody."""
-    left = list(typists)
-    while left:
-        for one in left:
-            one.act()
-        for one in left:
-            one.wait()
-        left = [one for one in left if not one.done]
-
-
 @pytest.mark.parametrize("overlap", [0.0, 0.3])
 def test_two_people_at_once_lose_nothing_and_share_what_is_compared_alone(browser, tmp_path, overlap):
     run = review.run_of(tmp_path, 40, overlap)
@@ -52,7 +41,7 @@ def test_two_people_at_once_lose_nothing_and_share_what_is_compared_alone(browse
         both = [
             review.Typist(browser, name, addresses[name], seed, PLAIN) for seed, name in enumerate(addresses)
         ]
-        until_done(both)
+        review.until_done(both)
         told = {one.person: one.told() for one in both}
         crew = both[1].page.evaluate("ask('/people').then((one) => one.data)")
         assert [one.trouble for one in both] == [[], []]
